@@ -1,0 +1,1 @@
+"""Engines run a model. They know tokens and text, never labels."""

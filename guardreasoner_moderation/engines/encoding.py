@@ -1,0 +1,49 @@
+"""Prompts to token ids, with control tokens recognised in the frame alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guardreasoner_moderation.prompts import Prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class SpanEncoder:
+    """Encodes each span of a prompt on its own: ``<|im_end|>`` in an untrusted span stays plain text."""
+
+    def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None) -> None:
+        from tokenizers import Tokenizer
+
+        # Two copies, because the switch below is state of the tokenizer and engines are used from several threads.
+        self._frame = Tokenizer.from_str(tokenizer.to_str())
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        for copy in (self._frame, self._plain):
+            copy.no_truncation()
+            copy.no_padding()
+        self._bos_id = bos_id
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of the whole prompt."""
+        ids = [self._bos_id] if prompt.add_bos and self._bos_id is not None else []
+        for span in prompt.spans:
+            ids += self.encode_text(span.text, trusted=span.trusted)
+        return ids
+
+    def encode_text(self, text: str, *, trusted: bool = False) -> list[int]:
+        """Token ids of one piece of text."""
+        tokenizer = self._frame if trusted else self._plain
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """For each token of an untrusted text, where it stands: (start, end) in characters."""
+        offsets: list[tuple[int, int]] = self._plain.encode(text, add_special_tokens=False).offsets
+        return offsets
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated tokens, control tokens left out."""
+        text: str = self._frame.decode(ids, skip_special_tokens=True)
+        return text

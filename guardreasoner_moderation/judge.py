@@ -1,0 +1,277 @@
+"""How an interaction is judged with an engine: asking, reading, combining. The public class is in moderator.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from guardreasoner_moderation.engines.base import Engine, Generation, OnText, Sampling
+from guardreasoner_moderation.interactions import Interaction
+from guardreasoner_moderation.models import LoadedModel, ModelSpec
+from guardreasoner_moderation.parsing import parse_output
+from guardreasoner_moderation.prompts import (
+    CATEGORY_HEADING,
+    HEADINGS,
+    Policy,
+    Prompt,
+    ask_for_answers,
+    build_prompt,
+    opening,
+    policy_categories,
+    write_steps,
+)
+from guardreasoner_moderation.results import (
+    LABELS,
+    Category,
+    Label,
+    Mode,
+    ModerationResult,
+    Task,
+    TaskVerdict,
+    Usage,
+    Window,
+)
+from guardreasoner_moderation.verdicts import SLOTS, RawJudgement, chosen, log_odds, read_slots, tasks_of
+from guardreasoner_moderation.windows import Piece, cut, deciding
+
+_ANSWER_TOKENS = 40  # the longest answer block, with room to spare
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one call judges; its maker has checked every field."""
+
+    mode: Mode
+    thresholds: Mapping[Task, float]
+    reasoning_tokens: int
+    reasoning_steps: int | None
+    policy: Policy | None
+    sampling: Sampling | None
+
+
+class Judge:
+    """Judges interactions with one model."""
+
+    def __init__(self, model: LoadedModel, *, auto_bounds: tuple[float, float], window_tokens: int) -> None:
+        self._name = model.name
+        self._engine: Engine = model.engine
+        self._spec: ModelSpec = model.spec
+        self._auto_bounds = auto_bounds
+        self._window_tokens = window_tokens
+
+    def judge(
+        self, interactions: Sequence[Interaction], how: Settings, on_text: OnText | None = None
+    ) -> list[ModerationResult]:
+        """One result for each interaction, in order.
+
+        Raises:
+            EngineError: the model failed.
+        """
+        if how.mode is not Mode.AUTO:
+            return self._judge_in_mode(interactions, how, on_text)
+        low, high = self._auto_bounds
+        results = self._judge_in_mode(interactions, replace(how, mode=Mode.VERDICT), None)
+        unsure = [
+            number
+            for number, result in enumerate(results)
+            if any(low <= verdict.score <= high for task, verdict in result.verdicts() if task is not Task.COMPLETION)
+        ]
+        again = self._judge_in_mode([interactions[number] for number in unsure], replace(how, mode=Mode.THINK), on_text)
+        for number, thought in zip(unsure, again, strict=True):
+            first = results[number].usage
+            usage = Usage(
+                first.prompt_tokens + thought.usage.prompt_tokens,
+                first.completion_tokens + thought.usage.completion_tokens,
+                first.seconds + thought.usage.seconds,
+            )
+            results[number] = replace(thought, usage=usage)
+        return results
+
+    def _judge_in_mode(
+        self, interactions: Sequence[Interaction], how: Settings, on_text: OnText | None
+    ) -> list[ModerationResult]:
+        """Cuts the items into pieces that fit, judges all pieces, and puts the verdicts together again."""
+        if not interactions:
+            return []
+        started = time.perf_counter()
+        cuts = [cut(interaction, self._engine.encode, self._window_tokens) for interaction in interactions]
+        pieces = [piece for item in cuts for piece in item]
+        prompts = [self._prompt(piece.interaction, how) for piece in pieces]
+        judgements = self._judge_pieces(pieces, prompts, how, on_text)
+        results: list[ModerationResult] = []
+        unnamed: list[tuple[int, Prompt]] = []
+        start = 0
+        for item in cuts:
+            numbers = range(start, start + len(item))
+            start += len(item)
+            result, named_by = self._combine([(pieces[n], judgements[n]) for n in numbers], how)
+            if named_by is not None and result.category is None:
+                unnamed.append((len(results), prompts[numbers[named_by]]))
+            results.append(result)
+        self._name_categories(results, unnamed, how)
+        seconds = (time.perf_counter() - started) / len(results)
+        return [replace(result, usage=replace(result.usage, seconds=seconds)) for result in results]
+
+    def _prompt(self, interaction: Interaction, how: Settings) -> Prompt:
+        return build_prompt(
+            interaction,
+            self._spec.prompt_format,
+            how.mode,
+            policy=how.policy,
+            chat_template=self._engine.chat_template if self._spec.chat else None,
+        )
+
+    def _judge_pieces(
+        self, pieces: Sequence[Piece], prompts: Sequence[Prompt], how: Settings, on_text: OnText | None
+    ) -> list[RawJudgement]:
+        """Lets the model write, takes its answers where it wrote a whole block, and asks for them where not."""
+        think = how.mode is Mode.THINK
+        begun = opening(self._spec.prompt_format, how.mode)
+        generations = self._engine.generate(
+            prompts,
+            max_new_tokens=_ANSWER_TOKENS + (how.reasoning_tokens if think else 0),
+            slots=SLOTS,
+            sampling=how.sampling if think else None,
+            on_text=on_text,
+        )
+        judgements: list[RawJudgement | None] = []
+        for piece, generation in zip(pieces, generations, strict=True):
+            judgements.append(self._read(piece, begun, generation, how))
+        missing = [number for number, judgement in enumerate(judgements) if judgement is None]
+        asked = self._ask(
+            [pieces[number] for number in missing],
+            [prompts[number] for number in missing],
+            [generations[number] for number in missing],
+            how,
+        )
+        for number, judgement in zip(missing, asked, strict=True):
+            judgements[number] = judgement
+        return [judgement for judgement in judgements if judgement is not None]
+
+    def _read(self, piece: Piece, begun: str, generation: Generation, how: Settings) -> RawJudgement | None:
+        written = begun + generation.text
+        answered = tasks_of(has_response=piece.interaction.response is not None)
+        odds = read_slots(written, generation.slots, answered)
+        parsed = parse_output(written)
+        over_budget = how.reasoning_steps is not None and any(
+            len(steps) > how.reasoning_steps for steps in parsed.steps.values()
+        )
+        if odds is None or over_budget:
+            return None
+        return RawJudgement(
+            log_odds=odds,
+            steps=parsed.steps,
+            category=parsed.category,
+            prompt_tokens=generation.prompt_tokens,
+            completion_tokens=generation.completion_tokens,
+        )
+
+    def _ask(
+        self, pieces: Sequence[Piece], prompts: Sequence[Prompt], generations: Sequence[Generation], how: Settings
+    ) -> list[RawJudgement]:
+        """Asks for each answer in turn, after the reasoning as far as it goes."""
+        begun = opening(self._spec.prompt_format, how.mode)
+        steps: list[dict[Task, tuple[str, ...]]] = []
+        asking: list[Prompt] = []
+        for piece, prompt, generation in zip(pieces, prompts, generations, strict=True):
+            tasks = tasks_of(has_response=piece.interaction.response is not None)
+            parsed = parse_output(begun + generation.text).steps if how.mode is Mode.THINK else {}
+            steps.append({task: parsed[task][: how.reasoning_steps] for task in tasks if parsed.get(task)})
+            if how.mode is Mode.THINK:
+                reasoning = write_steps(steps[-1], self._spec.prompt_format).removeprefix(begun)
+                prompt = ask_for_answers(prompt, self._spec.prompt_format, reasoning)
+            asking.append(prompt)
+        odds: list[dict[Task, float]] = [{} for _ in pieces]
+        for task in Task:
+            waiting = [
+                n for n, piece in enumerate(pieces) if task is Task.REQUEST or piece.interaction.response is not None
+            ]
+            if task is not Task.REQUEST:
+                for number in waiting:
+                    asking[number] = asking[number].extended(f"\n{HEADINGS[task]}:")
+            words = [label.value for label in LABELS[task]]
+            readings = self._engine.score([asking[number] for number in waiting], [words] * len(waiting))
+            for number, reading in zip(waiting, readings, strict=True):
+                odds[number][task] = log_odds(task, reading)
+                asking[number] = asking[number].extended(f" {chosen(task, odds[number][task])}")
+        return [
+            RawJudgement(
+                log_odds=odds[number],
+                steps=steps[number],
+                prompt_tokens=generation.prompt_tokens,
+                completion_tokens=generation.completion_tokens,
+            )
+            for number, generation in enumerate(generations)
+        ]
+
+    def _combine(
+        self, judged: Sequence[tuple[Piece, RawJudgement]], how: Settings
+    ) -> tuple[ModerationResult, int | None]:
+        """One result from the judgements of an item's pieces, and the piece that shows the harm, if any."""
+        verdicts: dict[Task, TaskVerdict] = {}
+        windows: dict[Task, Window] = {}
+        by: dict[Task, int] = {}
+        for task in Task:
+            calibration = self._spec.calibration_of(how.mode, task)
+            scores = {
+                number: calibration.score(judgement.log_odds[task])
+                for number, (piece, judgement) in enumerate(judged)
+                if task in piece.tasks
+            }
+            if not scores:
+                continue
+            by[task] = deciding(task, scores)
+            piece, judgement = judged[by[task]]
+            risky, other = LABELS[task]
+            score = scores[by[task]]
+            verdicts[task] = TaskVerdict(
+                label=risky if score >= how.thresholds[task] else other,
+                score=score,
+                threshold=how.thresholds[task],
+                reasoning=judgement.steps.get(task, ()),
+            )
+            if piece.window is not None:
+                windows[task] = piece.window
+        harmful = [task for task in (Task.REQUEST, Task.RESPONSE) if task in verdicts and verdicts[task].risky]
+        named_by = by[harmful[0]] if harmful else None
+        word = judged[named_by][1].category if named_by is not None else None
+        result = ModerationResult(
+            flagged=bool(harmful),
+            request=verdicts[Task.REQUEST],
+            completion=verdicts.get(Task.COMPLETION),
+            response=verdicts.get(Task.RESPONSE),
+            category=_category(word) if word in self._categories(how) else None,
+            mode=how.mode,
+            model=self._name,
+            usage=Usage(
+                sum(judgement.prompt_tokens for _, judgement in judged),
+                sum(judgement.completion_tokens for _, judgement in judged),
+            ),
+            windows=windows,
+        )
+        return result, named_by
+
+    def _categories(self, how: Settings) -> tuple[str, ...]:
+        return policy_categories(how.policy) or self._spec.categories
+
+    def _name_categories(
+        self, results: list[ModerationResult], unnamed: Sequence[tuple[int, Prompt]], how: Settings
+    ) -> None:
+        """Asks for the category of items that are harmful, though the model named none."""
+        words = self._categories(how)
+        if not words or not unnamed:
+            return
+        block = f" {Label.HARMFUL}\n{CATEGORY_HEADING}:"
+        asking = [
+            (prompt if how.mode is Mode.VERDICT else ask_for_answers(prompt, self._spec.prompt_format, "")).extended(
+                block
+            )
+            for _, prompt in unnamed
+        ]
+        for (number, _), reading in zip(unnamed, self._engine.score(asking, [words] * len(asking)), strict=True):
+            results[number] = replace(results[number], category=_category(max(words, key=reading.__getitem__)))
+
+
+def _category(word: str | None) -> Category | str | None:
+    return Category(word) if word in set(Category) else word

@@ -1,0 +1,315 @@
+"""Which model: short names, ``moderation.json``, and how a folder or repository becomes a running engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from guardreasoner_moderation import weights
+from guardreasoner_moderation.checkpoint import add_lora, read_gguf, read_json
+from guardreasoner_moderation.errors import (
+    IncompatibleModelError,
+    InputError,
+    ModelNotFoundError,
+    UnsafeModelError,
+    nearest,
+)
+from guardreasoner_moderation.prompts import PromptFormat
+from guardreasoner_moderation.results import Mode, Task
+from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, Calibration, read_thresholds
+
+if TYPE_CHECKING:
+    from guardreasoner_moderation.engines.base import Engine
+
+SPEC_FILE = "moderation.json"
+CONVERTER_VERSION = 1  # part of the cache key; raised when the conversion to CTranslate2 writes something else
+SHORT_NAMES: Mapping[str, str] = {"embedded": "smollm2-135m"}
+"""Names of the adapters that the package ships, and their folders."""
+
+EngineName = Literal["auto", "ctranslate2", "transformers"]
+Quantization = Literal["4bit", "8bit"]
+_ENGINES = ("auto", "ctranslate2", "transformers")
+_QUANTIZATIONS = ("4bit", "8bit")
+_ADAPTERS = Path(__file__).parent / "adapters"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What ``moderation.json`` says of a model: how it was trained to be asked, and how its scores are read.
+
+    Attributes:
+        prompt_format: which prompt it was trained on.
+        chat: for ``guardreasoner``: whether it was trained inside the base model's chat template.
+        policy: whether it was trained to read a policy in the prompt.
+        categories: the category words that it writes; empty when it writes none.
+        base: short name or id of the base model that the adapter belongs to; None for a merged model.
+        calibration: Platt scaling for each mode and task.
+        thresholds: default thresholds.
+        window_tokens: the longest text that it judges at once, in tokens.
+        reasoning_tokens: default budget of the reasoning.
+        auto_bounds: ``auto`` mode reasons when a harm score lies between these.
+    """
+
+    prompt_format: PromptFormat = PromptFormat.GUARDREASONER
+    chat: bool = False
+    policy: bool = False
+    categories: tuple[str, ...] = ()
+    base: str | None = None
+    calibration: Mapping[Mode, Mapping[Task, Calibration]] = field(default_factory=dict)
+    thresholds: Mapping[Task, float] = field(default_factory=lambda: dict(DEFAULT_THRESHOLDS))
+    window_tokens: int = 2048
+    reasoning_tokens: int = 768
+    auto_bounds: tuple[float, float] = (0.2, 0.8)
+
+    def calibration_of(self, mode: Mode, task: Task) -> Calibration:
+        """How the scores of a task are read in a mode."""
+        return self.calibration.get(mode, {}).get(task, Calibration())
+
+    def to_json(self) -> str:
+        """The content of a ``moderation.json``."""
+        record = dataclasses.asdict(self)
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_spec(file: Path) -> ModelSpec:
+    """Reads a ``moderation.json`` strictly.
+
+    Raises:
+        IncompatibleModelError: an unknown key (with the nearest known one) or a value of a wrong kind.
+    """
+    content = read_json(file)
+    known = [entry.name for entry in dataclasses.fields(ModelSpec)]
+    for key in content:
+        if key not in known:
+            raise IncompatibleModelError(f"{file}: unknown key {key!r}{nearest(key, known)}")
+    values: dict[str, Any] = dict(content)
+    try:
+        if "prompt_format" in values:
+            values["prompt_format"] = PromptFormat(values["prompt_format"])
+        if "categories" in values:
+            values["categories"] = tuple(str(word) for word in values["categories"])
+        if "thresholds" in values:
+            values["thresholds"] = read_thresholds(values["thresholds"], DEFAULT_THRESHOLDS)
+        if "auto_bounds" in values:
+            low, high = (float(bound) for bound in values["auto_bounds"])
+            values["auto_bounds"] = (low, high)
+        if "calibration" in values:
+            values["calibration"] = {
+                Mode(mode): {Task(task): Calibration(**numbers) for task, numbers in tasks.items()}
+                for mode, tasks in values["calibration"].items()
+            }
+        for key, kind in (("chat", bool), ("policy", bool), ("window_tokens", int), ("reasoning_tokens", int)):
+            if not isinstance(values.get(key, kind()), kind):
+                raise ValueError(f"{key} must be of type {kind.__name__}, found {values[key]!r}")
+        if values.get("window_tokens", 1) < 1 or values.get("reasoning_tokens", 1) < 1:
+            raise ValueError("window_tokens and reasoning_tokens must be at least 1")
+        return ModelSpec(**values)
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise IncompatibleModelError(f"{file}: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A running model.
+
+    Attributes:
+        name: as the caller asked for it.
+        engine, spec: what runs, and how it is asked.
+        folder: where its files lie; None for an engine of the caller's own.
+        sha256: of the adapter's or the model's weights.
+    """
+
+    name: str
+    engine: Engine
+    spec: ModelSpec
+    folder: Path | None = None
+    sha256: str | None = None
+
+
+def load_model(
+    id_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+    engine: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: bool = True,
+) -> LoadedModel:
+    """Finds a model, fetches what is missing, and starts the engine that fits.
+
+    Raises:
+        InputError: an unknown engine or quantization.
+        ModelNotFoundError: there is no such model.
+        IncompatibleModelError, UnsafeModelError: its files cannot be used.
+        WeightsError: the base weights could not be fetched.
+        MissingDependencyError: the engine needs an extra that is not installed.
+    """
+    if engine not in _ENGINES:
+        raise InputError(f"unknown engine {engine!r}{nearest(engine, _ENGINES)}")
+    if quantization is not None and quantization not in _QUANTIZATIONS:
+        raise InputError(f"unknown quantization {quantization!r}{nearest(str(quantization), _QUANTIZATIONS)}")
+    folder = find_folder(id_or_path, revision=revision)
+    refuse_pickles(folder)
+    spec = _spec_of(folder)
+    digest = weights_sha256(folder)
+    base = base or spec.base
+    light = base is not None and str(base) in weights.BASES
+    if engine == "auto":
+        engine = "ctranslate2" if light and quantization is None and device in (None, "cpu") else "transformers"
+    running: Engine
+    if engine == "ctranslate2":
+        if quantization is not None:
+            raise InputError(
+                "the ctranslate2 engine is always int8; leave quantization out, or use engine='transformers'"
+            )
+        if not light:
+            raise IncompatibleModelError(
+                f"{folder} needs the base {base or 'of its own'!s}, which the ctranslate2 engine cannot convert; "
+                "use engine='transformers'"
+            )
+        from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
+
+        running = CTranslate2Engine(converted(folder, digest, base=str(base), progress=progress))
+    else:
+        from guardreasoner_moderation.engines.transformers import TransformersEngine
+
+        running = TransformersEngine(folder, base=base, quantization=quantization, device=device, dtype=dtype)
+    return LoadedModel(str(id_or_path), running, spec, folder, digest)
+
+
+def converted(
+    folder: Path, digest: str, *, base: str, quantization: str | None = "int8", progress: bool = True
+) -> Path:
+    """The folder, in the cache, of an embedded base with an adapter in CTranslate2's format; made once."""
+    from guardreasoner_moderation.engines.ctranslate2 import convert
+
+    def build(target: Path) -> None:
+        checkpoint = read_gguf(weights.base_file(base, progress=progress))
+        add_lora(checkpoint, folder)
+        convert(checkpoint, target, quantization=quantization)
+
+    return weights.cached_entry(converted_folder(digest, base=base, quantization=quantization).name, build)
+
+
+def converted_folder(digest: str, *, base: str, quantization: str | None = "int8") -> Path:
+    """Where :func:`converted` keeps its result: the name tells base, adapter, converter and quantization apart."""
+    kind = quantization or "float32"
+    key = hashlib.sha256(f"{weights.BASES[base].sha256} {digest} {CONVERTER_VERSION}".encode()).hexdigest()[:32]
+    return weights.cache_dir() / f"ctranslate2-{kind}-{key}"
+
+
+def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a model: a short name's, a local one, or a repository's in the Hub's cache.
+
+    Raises:
+        ModelNotFoundError: nothing has that name.
+    """
+    name = str(id_or_path)
+    if name in SHORT_NAMES:
+        return _ADAPTERS / SHORT_NAMES[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelNotFoundError(f"{path} is a file; pass the folder of a model")
+    if isinstance(id_or_path, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(
+            f"there is no model {name!r}: not a folder, not a repository id (owner/name){nearest(name, SHORT_NAMES)}"
+        )
+    return weights.fetch_repository(name, revision=revision)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuses a folder whose weights are pickles only: reading one can run any code.
+
+    Raises:
+        UnsafeModelError: there are pickled weights and no safetensors.
+        IncompatibleModelError: there are no weights at all.
+    """
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(
+        file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for file in folder.glob(suffix)
+    )
+    if pickles:
+        raise UnsafeModelError(
+            f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is read. "
+            "Ask its author for safetensors, or convert it where you trust it."
+        )
+    raise IncompatibleModelError(f"{folder} holds no weights: expected adapter_model.safetensors or model.safetensors")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a model's weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _spec_of(folder: Path) -> ModelSpec:
+    """The model's own ``moderation.json``, or what upstream's models are like (DESIGN: arXiv 2501.18492)."""
+    if (folder / SPEC_FILE).exists():
+        return read_spec(folder / SPEC_FILE)
+    adapter = folder / "adapter_config.json"
+    if not adapter.exists():
+        return ModelSpec()  # upstream's released checkpoints: merged, run on the raw string
+    return ModelSpec(chat=True, base=read_json(adapter).get("base_model_name_or_path"))
+
+
+def prepare(model: str) -> Path:
+    """Fetches a model, its base, and converts what the default engine needs converted.
+
+    Returns:
+        The folder that is ready.
+    """
+    folder = find_folder(model)
+    refuse_pickles(folder)
+    spec = _spec_of(folder)
+    if spec.base in weights.BASES:
+        return converted(folder, weights_sha256(folder), base=spec.base)
+    if spec.base is not None and not Path(spec.base).is_dir():
+        return weights.fetch_repository(spec.base)
+    return folder
+
+
+def describe(model: str) -> dict[str, str]:
+    """What ``guardreasoner info`` prints, as name and value. Fetches and loads nothing but a repository's folder."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
+    folder = find_folder(model)
+    spec = _spec_of(folder)
+    facts = {
+        "model": model,
+        "folder": str(folder),
+        "weights sha256": weights_sha256(folder),
+        "prompt format": spec.prompt_format.value + (" in the base's chat template" if spec.chat else ""),
+        "engine": "ctranslate2" if spec.base in weights.BASES else "transformers",
+        "base": spec.base or "merged",
+    }
+    if spec.base in weights.BASES:
+        base = weights.BASES[spec.base]
+        entry = converted_folder(weights_sha256(folder), base=spec.base)
+        facts |= {
+            "base sha256": base.sha256,
+            "base from": f"{base.source} ({base.license}), package {base.package} {base.version}",
+            "converted": str(entry) if entry.exists() else "not yet; run guardreasoner pull",
+        }
+    facts |= {"cache": str(weights.cache_dir()), "window tokens": str(spec.window_tokens)}
+    packages = ("guardreasoner-moderation", "ctranslate2", "tokenizers", "torch", "transformers", "peft")
+    return facts | {package: installed(package) for package in packages}

@@ -1,0 +1,361 @@
+"""The public class: judges interactions with one model."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from guardreasoner_moderation.engines.base import Engine, Sampling
+from guardreasoner_moderation.errors import InputError, ModerationError, nearest
+from guardreasoner_moderation.interactions import Interaction, Item, Message, from_messages, to_interaction
+from guardreasoner_moderation.judge import Judge, Settings
+from guardreasoner_moderation.models import SPEC_FILE, LoadedModel, ModelSpec, load_model
+from guardreasoner_moderation.prompts import Policy
+from guardreasoner_moderation.results import Mode, ModerationResult
+from guardreasoner_moderation.streaming import ReasoningStream
+from guardreasoner_moderation.verdicts import read_thresholds
+
+OnError = Literal["raise", "block", "allow"]
+
+
+class Moderator:
+    """A guard: judges requests and responses, and says why.
+
+    The embedded model needs no account, no GPU and no torch:
+
+        guard = Moderator()
+        result = guard.classify("How do I pick a lock?")
+        result.flagged, result.request.score
+
+    One moderator may be used from several threads. It is a context manager; :meth:`close` frees the model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "embedded",
+        *,
+        thresholds: Mapping[str, float] | float | None = None,
+        auto_bounds: tuple[float, float] | None = None,
+        window_tokens: int | None = None,
+        batch_size: int = 32,
+        engine: str = "auto",
+    ) -> None:
+        """Loads a model; see :meth:`from_pretrained` for its names and errors.
+
+        Args:
+            model: short name, folder or repository id.
+            thresholds: the scores from which a verdict is harmful (or a refusal): one number for both harm tasks, or a
+                mapping from task to number. Default: the model's own.
+            auto_bounds: between these scores ``auto`` mode reasons. Default: the model's own.
+            window_tokens: longer texts are judged in windows of so many tokens. Default: the model's own.
+            batch_size: how many items of a batch go to the engine together.
+            engine: "auto", "ctranslate2" or "transformers".
+        """
+        self._set_up(
+            load_model(model, engine=engine),
+            thresholds=thresholds,
+            auto_bounds=auto_bounds,
+            window_tokens=window_tokens,
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        base: str | Path | None = None,
+        revision: str | None = None,
+        quantization: Literal["4bit", "8bit"] | None = None,
+        engine: str = "auto",
+        device: str | None = None,
+        dtype: Literal["bfloat16", "float16", "float32"] | None = None,
+        **settings: Any,
+    ) -> Moderator:
+        """Loads any PEFT adapter or merged causal language model.
+
+        Args:
+            id_or_path: a short name ("embedded"), a folder, or a repository id on the Hugging Face Hub.
+            base: base model of an adapter, if not the one that the adapter names.
+            revision: branch, tag or commit of the repository.
+            quantization: load the base in 4 or 8 bit with bitsandbytes (needs CUDA).
+            engine: "auto" takes ctranslate2 for adapters of the embedded base, transformers for all else.
+            device: such as "cpu", "cuda:0" or "auto" (spread over what there is).
+            dtype: of the weights; default: bfloat16 on a GPU, float32 on a CPU.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            IncompatibleModelError: adapter and base do not fit, or a file is damaged.
+            UnsafeModelError: the weights are pickles.
+            WeightsError: weights could not be fetched.
+            MissingDependencyError: an extra is not installed.
+        """
+        model = load_model(
+            id_or_path,
+            base=base,
+            revision=revision,
+            quantization=quantization,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+        )
+        moderator = cls.__new__(cls)
+        moderator._set_up(model, **settings)
+        return moderator
+
+    @classmethod
+    def from_engine(cls, engine: Engine, spec: ModelSpec, *, name: str = "custom", **settings: Any) -> Moderator:
+        """A moderator on an engine that is already running, such as one of your own.
+
+        Args:
+            engine: any implementation of :class:`guardreasoner_moderation.engines.base.Engine`.
+            spec: how its model is asked and its scores are read.
+            name: what results carry as ``model``.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+        """
+        moderator = cls.__new__(cls)
+        moderator._set_up(LoadedModel(name, engine, spec), **settings)
+        return moderator
+
+    def _set_up(
+        self,
+        model: LoadedModel,
+        *,
+        thresholds: Mapping[str, float] | float | None = None,
+        auto_bounds: tuple[float, float] | None = None,
+        window_tokens: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self.model = model
+        self._spec = model.spec
+        self._thresholds = read_thresholds(thresholds, model.spec.thresholds)
+        self._auto_bounds = auto_bounds or model.spec.auto_bounds
+        self._window_tokens = model.spec.window_tokens if window_tokens is None else window_tokens
+        self._batch_size = batch_size
+        if self._window_tokens < 16:
+            raise InputError(f"window_tokens must be at least 16, found {self._window_tokens}")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, found {batch_size}")
+        low, high = self._auto_bounds
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"auto_bounds must be two rising numbers from 0 to 1, found {self._auto_bounds}")
+        self._judge = Judge(model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens)
+
+    def classify(
+        self,
+        prompt: str,
+        response: str | None = None,
+        *,
+        mode: str = "think",
+        thresholds: Mapping[str, float] | float | None = None,
+        max_reasoning_tokens: int | None = None,
+        max_reasoning_steps: int | None = None,
+        policy: Policy | None = None,
+        sampling: Sampling | None = None,
+    ) -> ModerationResult:
+        """Judges one request and, if it is given, one response to it.
+
+        Args:
+            prompt: what the user wrote.
+            response: what the assistant answered.
+            mode: ``think`` reasons first; ``verdict`` answers at once; ``auto`` answers at once and reasons only where
+                a harm score is uncertain.
+            thresholds: as for the class, for this call.
+            max_reasoning_tokens: budget of the reasoning; what is cut off is still judged.
+            max_reasoning_steps: keep at most so many sentences for each task, and judge by those.
+            policy: rules that replace the taxonomy, for models that were trained to read some.
+            sampling: random decoding of the reasoning; greedy when left out.
+
+        Raises:
+            InputError: the text is empty or not text, or a setting is unknown.
+            EngineError: the model failed.
+        """
+        settings = self._settings(mode, thresholds, max_reasoning_tokens, max_reasoning_steps, policy, sampling)
+        return self._judge.judge([to_interaction(Interaction(prompt, response))], settings)[0]
+
+    def classify_messages(self, messages: Sequence[Message], **settings: Any) -> ModerationResult:
+        """Judges a conversation as lists of chat messages hold it.
+
+        The last assistant turn is the response, the user turn before it the request, and what came before that its
+        history. When the last turn is the user's, only the request is judged.
+
+        Args:
+            messages: dicts with ``role`` and ``content``.
+            **settings: as for :meth:`classify`.
+
+        Raises:
+            InputError: see :func:`guardreasoner_moderation.interactions.from_messages`.
+        """
+        return self._judge.judge([from_messages(messages)], self._settings(**settings))[0]
+
+    def classify_batch(
+        self,
+        items: Sequence[Item],
+        *,
+        on_error: OnError = "block",
+        on_result: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> list[ModerationResult]:
+        """Judges many items; the results are in their order.
+
+        Args:
+            items: texts, (prompt, response) pairs, dicts, lists of chat messages, or :class:`Interaction` s.
+            on_error: an item that could not be judged comes back with ``error`` set and ``flagged`` True ("block") or
+                False ("allow"), or ends the call ("raise").
+            on_result: called with how many items of a finished group were judged, for progress bars.
+            **settings: as for :meth:`classify`.
+
+        Raises:
+            InputError: a setting is wrong; with ``on_error="raise"`` also for an item.
+            EngineError: with ``on_error="raise"``: the model failed.
+        """
+        if on_error not in ("raise", "block", "allow"):
+            raise InputError(f"unknown on_error {on_error!r}{nearest(str(on_error), ('raise', 'block', 'allow'))}")
+        if isinstance(items, (str, bytes, Mapping)):
+            raise InputError("items must be a sequence of items; for one item call classify")
+        how = self._settings(**settings)
+        results: dict[int, ModerationResult] = {}
+        interactions: dict[int, Interaction] = {}
+        for number, item in enumerate(items):
+            try:
+                interactions[number] = to_interaction(item)
+            except InputError as exc:
+                if on_error == "raise":
+                    raise InputError(f"item {number}: {exc}") from exc
+                results[number] = self._unjudged(exc, how, on_error)
+        # Neighbours of a like length share engine calls, whatever the order of the items.
+        order = sorted(interactions, key=lambda number: _characters(interactions[number]))
+        for start in range(0, len(order), self._batch_size):
+            group = order[start : start + self._batch_size]
+            judged = self._judge_group([interactions[number] for number in group], how, on_error)
+            results.update(zip(group, judged, strict=True))
+            if on_result is not None:
+                on_result(len(group))
+        return [results[number] for number in range(len(items))]
+
+    async def aclassify(self, prompt: str, response: str | None = None, **settings: Any) -> ModerationResult:
+        """:meth:`classify` in a worker thread, for asyncio."""
+        return await asyncio.to_thread(partial(self.classify, prompt, response, **settings))
+
+    def stream(self, prompt: str, response: str | None = None, **settings: Any) -> Iterator[str | ModerationResult]:
+        """Judges one item and hands out its reasoning as it is written: pieces of text, and last the result.
+
+        A step ends with a line break. In verdict mode there are no pieces. Leaving the loop early is allowed; the
+        model then finishes the item in the background.
+
+        Args:
+            prompt, response: what is judged.
+            **settings: as for :meth:`classify`.
+        """
+        interaction, how = to_interaction(Interaction(prompt, response)), self._settings(**settings)
+        events: queue.Queue[str | ModerationResult | BaseException] = queue.Queue()
+
+        def work() -> None:
+            try:
+                reasoning = ReasoningStream(events.put)
+                events.put(self._judge.judge([interaction], how, on_text=reasoning)[0])
+            except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
+                events.put(exc)
+
+        threading.Thread(target=work, name="moderator-stream", daemon=True).start()
+        while True:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, ModerationResult):
+                return
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Copies the adapter (or the merged model) and its ``moderation.json`` into a folder.
+
+        What :meth:`from_pretrained` loads back from there gives the same verdicts. Base weights are not copied.
+        """
+        if self.model.folder is None:
+            raise InputError("this moderator runs on an engine of your own, which has no files to save")
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in self.model.folder.iterdir():
+            if file.is_file():
+                shutil.copy2(file, target / file.name)
+        spec = replace(
+            self._spec,
+            thresholds=self._thresholds,
+            auto_bounds=self._auto_bounds,
+            window_tokens=self._window_tokens,
+        )
+        (target / SPEC_FILE).write_text(spec.to_json(), encoding="utf-8")
+
+    def close(self) -> None:
+        """Frees the model; further calls raise EngineError."""
+        self.model.engine.close()
+
+    def __enter__(self) -> Moderator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settings(
+        self,
+        mode: str = "think",
+        thresholds: Mapping[str, float] | float | None = None,
+        max_reasoning_tokens: int | None = None,
+        max_reasoning_steps: int | None = None,
+        policy: Policy | None = None,
+        sampling: Sampling | None = None,
+    ) -> Settings:
+        if mode not in set(Mode):
+            raise InputError(f"unknown mode {mode!r}{nearest(str(mode), Mode)}")
+        for name, value in (
+            ("max_reasoning_tokens", max_reasoning_tokens),
+            ("max_reasoning_steps", max_reasoning_steps),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
+        if policy is not None and not self._spec.policy:
+            raise InputError(
+                f"the model {self.model.name!r} was not trained to read a policy (its moderation.json does not offer "
+                "one), so it would ignore yours; leave policy out or use a model that offers it"
+            )
+        return Settings(
+            mode=Mode(mode),
+            thresholds=read_thresholds(thresholds, self._thresholds),
+            reasoning_tokens=max_reasoning_tokens or self._spec.reasoning_tokens,
+            reasoning_steps=max_reasoning_steps,
+            policy=policy,
+            sampling=sampling,
+        )
+
+    def _judge_group(
+        self, interactions: Sequence[Interaction], how: Settings, on_error: OnError
+    ) -> list[ModerationResult]:
+        try:
+            return self._judge.judge(interactions, how)
+        except ModerationError as exc:
+            if on_error == "raise":
+                raise
+            if len(interactions) == 1:
+                return [self._unjudged(exc, how, on_error)]
+        # One bad item must not cost its neighbours their verdicts.
+        return [result for one in interactions for result in self._judge_group([one], how, on_error)]
+
+    def _unjudged(self, exc: ModerationError, how: Settings, on_error: OnError) -> ModerationResult:
+        return ModerationResult(
+            flagged=on_error == "block", request=None, mode=how.mode, model=self.model.name, error=str(exc)
+        )
+
+
+def _characters(interaction: Interaction) -> int:
+    return len(interaction.prompt) + len(interaction.response or "")
