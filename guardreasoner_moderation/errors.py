@@ -67,6 +67,6 @@ class EngineError(ModerationError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Ending of an error message: ``; did you mean 'x'?`` or the list of what is known."""
-    names = sorted(known)
+    names = sorted(f"{name}" for name in known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

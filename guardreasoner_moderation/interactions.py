@@ -49,8 +49,9 @@ def to_interaction(item: Item) -> Interaction:
     if isinstance(item, Mapping):
         return _from_mapping(item)
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray)):
-        if item and all(isinstance(part, Mapping) for part in item):
-            return from_messages(item)
+        messages = [part for part in item if isinstance(part, Mapping)]
+        if messages and len(messages) == len(item):
+            return from_messages(messages)
         if len(item) == 2:
             return _checked(Interaction(item[0], item[1]))
         raise InputError(

@@ -180,8 +180,9 @@ class Judge:
             steps.append({task: parsed[task][: how.reasoning_steps] for task in tasks if parsed.get(task)})
             if how.mode is Mode.THINK:
                 reasoning = write_steps(steps[-1], self._spec.prompt_format).removeprefix(begun)
-                prompt = ask_for_answers(prompt, self._spec.prompt_format, reasoning)
-            asking.append(prompt)
+                asking.append(ask_for_answers(prompt, self._spec.prompt_format, reasoning))
+            else:
+                asking.append(prompt)
         odds: list[dict[Task, float]] = [{} for _ in pieces]
         for task in Task:
             waiting = [

@@ -35,6 +35,7 @@ EngineName = Literal["auto", "ctranslate2", "transformers"]
 Quantization = Literal["4bit", "8bit"]
 _ENGINES = ("auto", "ctranslate2", "transformers")
 _QUANTIZATIONS = ("4bit", "8bit")
+_KINDS: Mapping[str, type] = {"chat": bool, "policy": bool, "base": str, "window_tokens": int, "reasoning_tokens": int}
 _ADAPTERS = Path(__file__).parent / "adapters"
 
 
@@ -87,7 +88,7 @@ def read_spec(file: Path) -> ModelSpec:
     for key in content:
         if key not in known:
             raise IncompatibleModelError(f"{file}: unknown key {key!r}{nearest(key, known)}")
-    values: dict[str, Any] = dict(content)
+    values = {key: value for key, value in content.items() if value is not None}
     try:
         if "prompt_format" in values:
             values["prompt_format"] = PromptFormat(values["prompt_format"])
@@ -100,17 +101,24 @@ def read_spec(file: Path) -> ModelSpec:
             values["auto_bounds"] = (low, high)
         if "calibration" in values:
             values["calibration"] = {
-                Mode(mode): {Task(task): Calibration(**numbers) for task, numbers in tasks.items()}
+                Mode(mode): {Task(task): _read_calibration(numbers) for task, numbers in tasks.items()}
                 for mode, tasks in values["calibration"].items()
             }
-        for key, kind in (("chat", bool), ("policy", bool), ("window_tokens", int), ("reasoning_tokens", int)):
-            if not isinstance(values.get(key, kind()), kind):
+        for key, kind in _KINDS.items():
+            if type(values.get(key, kind())) is not kind:
                 raise ValueError(f"{key} must be of type {kind.__name__}, found {values[key]!r}")
         if values.get("window_tokens", 1) < 1 or values.get("reasoning_tokens", 1) < 1:
             raise ValueError("window_tokens and reasoning_tokens must be at least 1")
         return ModelSpec(**values)
     except (ValueError, TypeError, AttributeError) as exc:
         raise IncompatibleModelError(f"{file}: {exc}") from exc
+
+
+def _read_calibration(numbers: Mapping[str, Any]) -> Calibration:
+    for key, value in numbers.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"{key} of a calibration must be a number, found {value!r}")
+    return Calibration(**numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +223,9 @@ def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     if name in SHORT_NAMES:
         return _ADAPTERS / SHORT_NAMES[name]
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelNotFoundError(f"{path} is a file; pass the folder of a model")
     if isinstance(id_or_path, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelNotFoundError(
@@ -274,11 +282,13 @@ def prepare(model: str) -> Path:
     """
     folder = find_folder(model)
     refuse_pickles(folder)
-    spec = _spec_of(folder)
-    if spec.base in weights.BASES:
-        return converted(folder, weights_sha256(folder), base=spec.base)
-    if spec.base is not None and not Path(spec.base).is_dir():
-        return weights.fetch_repository(spec.base)
+    base = _spec_of(folder).base
+    if base is None:
+        return folder
+    if base in weights.BASES:
+        return converted(folder, weights_sha256(folder), base=base)
+    if not Path(base).is_dir():
+        weights.fetch_repository(base)
     return folder
 
 
@@ -302,9 +312,9 @@ def describe(model: str) -> dict[str, str]:
         "engine": "ctranslate2" if spec.base in weights.BASES else "transformers",
         "base": spec.base or "merged",
     }
-    if spec.base in weights.BASES:
+    if spec.base is not None and spec.base in weights.BASES:
         base = weights.BASES[spec.base]
-        entry = converted_folder(weights_sha256(folder), base=spec.base)
+        entry = converted_folder(weights_sha256(folder), base=base.name)
         facts |= {
             "base sha256": base.sha256,
             "base from": f"{base.source} ({base.license}), package {base.package} {base.version}",

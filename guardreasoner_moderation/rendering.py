@@ -37,8 +37,8 @@ def render(result: ModerationResult, *, with_reasoning: bool = True) -> Renderab
         where = f"characters {window.start} to {window.end} of the {window.field}"
         parts.append(Text(f"long text: window {window.index + 1} of {window.count} decided ({where})", style="dim"))
     usage = result.usage
-    cost = f"{result.mode} mode, {usage.prompt_tokens} tokens read, {usage.completion_tokens} written, {usage.seconds:.2f} s"
-    return Group(*parts, Text(cost, style="dim"))
+    cost = f"{result.mode} mode, {usage.prompt_tokens} tokens read, {usage.completion_tokens} written"
+    return Group(*parts, Text(f"{cost}, {usage.seconds:.2f} s", style="dim"))
 
 
 def _bar(verdict: TaskVerdict, style: str) -> Text:

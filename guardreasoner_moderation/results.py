@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 if sys.version_info >= (3, 11):
-    from enum import StrEnum
+    from enum import StrEnum as StrEnum  # noqa: PLC0414 - prompts.py imports it from here
 else:  # pragma: no cover
     from enum import Enum
 

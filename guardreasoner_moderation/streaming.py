@@ -15,6 +15,7 @@ class ReasoningStream:
         self._done = False
 
     def __call__(self, _: int, piece: str) -> None:
+        """Takes the next piece of the text; the number of the prompt, always the same here, is not used."""
         for part in piece.splitlines(keepends=True):
             self._line += part
             whole = self._line.endswith("\n")

@@ -96,7 +96,9 @@ def pack(examples: Sequence[Example]) -> PackedBatch:
     def lay(group: list[int], depth: int, before: tuple[slice, ...]) -> None:
         """Lays the tokens from ``depth`` on of a group of sequences that agree up to there, sorted by their ids."""
         first, last = examples[group[0]].ids, examples[group[-1]].ids
-        agree = depth + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[depth:], last[depth:])))
+        agree = depth + sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[depth:], last[depth:], strict=False))
+        )
         if len(group) == 1 or agree - depth >= _SHORTEST_SHARED_RUN:
             place = slice(len(ids), len(ids) + agree - depth)
             ids.extend(first[depth:agree])

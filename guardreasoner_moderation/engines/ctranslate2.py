@@ -225,7 +225,7 @@ class CTranslate2Engine:
             }
         head = queries[0][0]
         try:
-            return self._generator.generate_batch(
+            results: list[Any] = self._generator.generate_batch(
                 [[self._tokens[token] for token in rest] for _, rest in queries],
                 static_prompt=[self._tokens[token] for token in head] or None,
                 max_length=max_length,
@@ -237,6 +237,7 @@ class CTranslate2Engine:
             )
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 failed: {exc}") from exc
+        return results
 
 
 class _Follower:

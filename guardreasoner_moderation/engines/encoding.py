@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from guardreasoner_moderation.prompts import Prompt
@@ -14,15 +15,13 @@ class SpanEncoder:
     """Encodes each span of a prompt on its own: ``<|im_end|>`` in an untrusted span stays plain text."""
 
     def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None) -> None:
-        from tokenizers import Tokenizer
-
-        # Two copies, because the switch below is state of the tokenizer and engines are used from several threads.
-        self._frame = Tokenizer.from_str(tokenizer.to_str())
-        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        # A second tokenizer, because the switch is its state and engines are used from several threads.
+        self._frame = tokenizer
+        self._plain = deepcopy(tokenizer)
         self._plain.encode_special_tokens = True
-        for copy in (self._frame, self._plain):
-            copy.no_truncation()
-            copy.no_padding()
+        for one in (self._frame, self._plain):
+            one.no_truncation()
+            one.no_padding()
         self._bos_id = bos_id
 
     def encode(self, prompt: Prompt) -> list[int]:

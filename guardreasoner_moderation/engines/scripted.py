@@ -55,8 +55,8 @@ class ScriptedEngine:
         generations = []
         for number, prompt in enumerate(prompts):
             pieces = re.findall(r"\s*\S+", self._reply(prompt))
-            text = ""
-            for piece in pieces[:max_new_tokens]:
+            text, count = "", 0
+            for count, piece in enumerate(pieces[:max_new_tokens], 1):  # noqa: B007 - counted beyond the loop
                 text += piece
                 if on_text is not None:
                     on_text(number, piece)
@@ -68,9 +68,7 @@ class ScriptedEngine:
                 found = re.findall(rf"\n{re.escape(heading)} *(\w+)", whole)
                 if found and found[-1] in words:
                     readings[heading] = self._reading(found[-1], words)
-            generations.append(
-                Generation(text, self.count_tokens(prompt), len(pieces), text == "".join(pieces), readings)
-            )
+            generations.append(Generation(text, self.count_tokens(prompt), count, text == "".join(pieces), readings))
         return generations
 
     def score(self, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]) -> list[dict[str, float]]:

@@ -29,7 +29,7 @@ from guardreasoner_moderation.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM
 
 _BATCH_TOKENS = 8192  # padded tokens of one forward pass
 
@@ -79,7 +79,7 @@ class TransformersEngine:
             model = _add_adapter(model, folder)
         if "device_map" not in options:
             model = model.to(device)
-        self._model: PreTrainedModel | None = model.eval()
+        self._model: Any = model.eval()
         self._tokenizer = tokenizer
         bos = tokenizer.bos_token_id if getattr(tokenizer, "add_bos_token", False) or _adds_bos(tokenizer) else None
         self._encoder = SpanEncoder(tokenizer.backend_tokenizer, bos_id=bos)
@@ -293,39 +293,40 @@ def llama_from_checkpoint(checkpoint: Checkpoint) -> LlamaForCausalLM:
         eos_token_id=checkpoint.tokens.index(checkpoint.eos_token),
     )
     state = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
-    model: LlamaForCausalLM = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    return model.eval()
+    llama: LlamaForCausalLM = model.eval()
+    return llama
 
 
-def _load_base(
-    source: str | Path, folder: Path, options: Mapping[str, Any]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+def _load_base(source: str | Path, folder: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model and its tokenizer; transformers types neither closely."""
+    import transformers
 
     from guardreasoner_moderation import weights
 
     if str(source) in weights.BASES:
         base = weights.BASES[str(source)]
         checkpoint = read_gguf(weights.base_file(str(source)))
-        model = llama_from_checkpoint(checkpoint)
+        model: Any = llama_from_checkpoint(checkpoint)
         model.name_or_path = base.source
-        tokenizer = PreTrainedTokenizerFast(
+        fast: Any = transformers.PreTrainedTokenizerFast
+        tokenizer = fast(
             tokenizer_object=checkpoint.tokenizer, bos_token=checkpoint.bos_token, eos_token=checkpoint.eos_token
         )
         return model, tokenizer
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
         # An adapter may bring its own tokenizer, with the chat template it was trained in.
         own = folder if (folder / "tokenizer_config.json").exists() else source
-        tokenizer = AutoTokenizer.from_pretrained(str(own))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(own))
     except OSError as exc:
         if Path(source).is_dir():
             raise IncompatibleModelError(f"{source} is not a whole model folder: {exc}") from exc
         raise ModelNotFoundError(
-            f"the base model {str(source)!r} could not be loaded: not a folder, and not to be had from the Hugging Face "
-            f"Hub ({type(exc).__name__}). Check the name and the network, log in if it is gated, or pass base=FOLDER."
+            f"the base model {str(source)!r} could not be loaded: not a folder, nor to be had from the Hugging Face "
+            f"Hub ({type(exc).__name__}). Check its name and the network, log in if it is gated, or pass base=FOLDER."
         ) from exc
     except (ValueError, KeyError, RuntimeError) as exc:
         raise IncompatibleModelError(f"{source} cannot be loaded: {exc}") from exc
@@ -334,20 +335,19 @@ def _load_base(
     return model, tokenizer
 
 
-def _add_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def _add_adapter(model: Any, folder: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as exc:
         raise MissingDependencyError("loading an adapter", "transformers") from exc
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
         # Merged weights are as fast as the base; quantised ones stay apart, as merging would round them again.
         if getattr(model, "quantization_method", None) is None:
             adapted = adapted.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError, KeyError, OSError) as exc:
         raise IncompatibleModelError(f"the adapter {folder} does not fit the base model: {exc}") from exc
-    merged: PreTrainedModel = adapted
-    return merged
+    return adapted
 
 
 def _loading_options(torch: Any, quantization: str | None, device: str, dtype: str) -> dict[str, Any]:
@@ -355,17 +355,16 @@ def _loading_options(torch: Any, quantization: str | None, device: str, dtype: s
     if quantization is not None:
         try:
             import bitsandbytes  # noqa: F401
-            from transformers import BitsAndBytesConfig
+            import transformers
         except ImportError as exc:
             raise MissingDependencyError(f"{quantization} loading", "transformers") from exc
         if not torch.cuda.is_available():
             raise WeightsError(f"{quantization} loading needs a CUDA GPU; leave quantization out on this machine")
+        config: Any = transformers.BitsAndBytesConfig
         options["quantization_config"] = (
-            BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
-            )
+            config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype))
             if quantization == "4bit"
-            else BitsAndBytesConfig(load_in_8bit=True)
+            else config(load_in_8bit=True)
         )
     if quantization is not None or device == "auto":
         options["device_map"] = device if device != "cuda" else {"": 0}

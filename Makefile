@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+
+.PHONY: demo test lint types
+
+# The package as a user installs it, in an environment of its own, on three interactions.
+demo: .venv-demo/installed
+	.venv-demo/$(BIN)/python examples/demo.py
+
+test: .venv/installed
+	.venv/$(BIN)/python -m pytest
+
+lint: .venv/installed
+	.venv/$(BIN)/ruff check .
+	.venv/$(BIN)/ruff format --check .
+
+types: .venv/installed
+	.venv/$(BIN)/mypy
+
+.venv-demo/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+	touch $@
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardreasoner_moderation import (
+    Category,
+    IncompatibleModelError,
+    InputError,
+    Mode,
+    ModelNotFoundError,
+    Task,
+    UnsafeModelError,
+    models,
+)
+from guardreasoner_moderation.models import ModelSpec, describe, find_folder, load_model, read_spec, refuse_pickles
+from guardreasoner_moderation.prompts import PromptFormat
+from guardreasoner_moderation.verdicts import Calibration
+
+SPEC = {
+    "prompt_format": "compact",
+    "categories": ["fraud_illegal", "other"],
+    "base": "smollm2-135m",
+    "calibration": {"think": {"request": {"scale": 0.5, "shift": 0.1}}},
+    "thresholds": {"response": 0.4},
+    "window_tokens": 300,
+    "auto_bounds": [0.1, 0.9],
+}
+
+
+def write_spec(folder: Path, **changes: Any) -> Path:
+    file = folder / "moderation.json"
+    file.write_text(json.dumps({**SPEC, **changes}), encoding="utf-8")
+    return file
+
+
+def test_a_spec_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Path) -> None:
+    spec = read_spec(write_spec(tmp_path))
+    assert spec.prompt_format is PromptFormat.COMPACT
+    assert spec.categories == ("fraud_illegal", "other")
+    assert spec.calibration_of(Mode.THINK, Task.REQUEST) == Calibration(0.5, 0.1)
+    assert spec.calibration_of(Mode.VERDICT, Task.REQUEST) == Calibration()
+    assert spec.thresholds == {Task.REQUEST: 0.5, Task.COMPLETION: 0.5, Task.RESPONSE: 0.4}
+    assert spec.auto_bounds == (0.1, 0.9)
+    assert not spec.policy
+
+
+def test_a_spec_survives_being_written(tmp_path: Path) -> None:
+    spec = read_spec(write_spec(tmp_path))
+    (tmp_path / "again.json").write_text(spec.to_json(), encoding="utf-8")
+    assert read_spec(tmp_path / "again.json") == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"promt_format": "compact"}, "did you mean 'prompt_format'"),
+        ({"prompt_format": "long"}, "'long' is not a valid PromptFormat"),
+        ({"chat": "yes"}, "chat must be of type bool"),
+        ({"window_tokens": "many"}, "window_tokens must be of type int"),
+        ({"window_tokens": 0}, "at least 1"),
+        ({"thresholds": {"request": 2}}, "from 0 to 1"),
+        ({"auto_bounds": [0.1]}, "not enough values"),
+        ({"calibration": {"think": {"request": {"slope": 1}}}}, "slope"),
+        ({"calibration": {"thinking": {}}}, "'thinking' is not a valid Mode"),
+        ({"calibration": {"think": {"request": {"scale": "steep"}}}}, "scale"),
+        ({"base": 7}, "base must be"),
+    ],
+)
+def test_a_wrong_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(IncompatibleModelError, match=message) as caught:
+        read_spec(write_spec(tmp_path, **changes))
+    assert "moderation.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1', "null"])
+def test_a_damaged_spec_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "moderation.json").write_text(content, encoding="utf-8")
+    with pytest.raises(IncompatibleModelError, match=r"moderation\.json"):
+        read_spec(tmp_path / "moderation.json")
+
+
+def test_every_shipped_spec_is_read() -> None:
+    for name, folder in models.SHORT_NAMES.items():
+        spec = read_spec(find_folder(name) / "moderation.json")
+        assert spec.base == folder
+        assert set(spec.categories) == set(Category)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("embeded", "did you mean 'embedded'"),
+        ("./no/such/folder", "not a folder"),
+        ("no/such/folder", "not a folder"),
+        ("", "there is no model ''"),
+    ],
+)
+def test_an_unknown_model_is_not_found(name: str, message: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=message):
+        find_folder(name)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="is a file"):
+        find_folder(write_spec(tmp_path))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UnsafeModelError, match=r"pytorch_model\.bin, a pickle"):
+        refuse_pickles(tmp_path)
+
+
+def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleModelError, match="holds no weights"):
+        refuse_pickles(tmp_path)
+
+
+def test_an_adapter_of_upstreams_kind_is_asked_in_its_chat_template(tiny_adapter: Path) -> None:
+    facts = describe(str(tiny_adapter))
+    assert facts["prompt format"] == "guardreasoner in the base's chat template"
+    assert facts["engine"] == "transformers"
+
+
+def test_describe_names_the_embedded_models_parts() -> None:
+    facts = describe("embedded")
+    assert facts["engine"] == "ctranslate2"
+    assert len(facts["weights sha256"]) == len(facts["base sha256"]) == 64
+    assert facts["ctranslate2"] != "not installed"
+
+
+def test_an_unknown_engine_or_quantization_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="did you mean 'ctranslate2'"):
+        load_model("embedded", engine="ctranslate")
+    with pytest.raises(InputError, match="did you mean '4bit'"):
+        load_model("embedded", quantization="4-bit")
+
+
+def test_ctranslate2_takes_no_quantization() -> None:
+    with pytest.raises(InputError, match="always int8"):
+        load_model("embedded", engine="ctranslate2", quantization="4bit")
+
+
+def test_ctranslate2_takes_no_other_base(tiny_adapter: Path) -> None:
+    with pytest.raises(IncompatibleModelError, match="cannot convert"):
+        load_model(tiny_adapter, engine="ctranslate2")
+
+
+def test_defaults_are_upstreams_merged_checkpoints() -> None:
+    assert ModelSpec().prompt_format is PromptFormat.GUARDREASONER
+    assert not ModelSpec().chat
