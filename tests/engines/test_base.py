@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from guardreasoner_moderation.engines.base import Engine, SlotWatcher, first_tokens, score_words
+from guardreasoner_moderation.engines.encoding import SpanEncoder
+from guardreasoner_moderation.engines.scripted import ScriptedEngine
+from guardreasoner_moderation.prompts import Prompt, Span
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SpanEncoder:
+    """One token a byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return SpanEncoder(tokenizer)
+
+
+def test_the_scripted_engine_keeps_the_protocol() -> None:
+    assert isinstance(ScriptedEngine(lambda prompt: ""), Engine)
+
+
+def watch(encoder: SpanEncoder, prompt: Prompt, text: str) -> list[tuple[int, str]]:
+    ids = encoder.encode_text(text)
+    watcher = SlotWatcher(prompt, ("Request:", "Response:"), encoder.decode)
+    return [(n, heading) for n in range(len(ids) + 1) if (heading := watcher.heading_at(ids[:n])) is not None]
+
+
+def test_a_slot_is_seen_at_the_end_of_its_heading(encoder: SpanEncoder) -> None:
+    assert watch(encoder, Prompt((Span("x"),)), "\nRequest: a\nResponse: b") == [(9, "Request:"), (21, "Response:")]
+
+
+def test_a_prompt_may_end_with_the_heading(encoder: SpanEncoder) -> None:
+    assert watch(encoder, Prompt((Span("Answers:\nRequest:"),)), " a") == [(0, "Request:")]
+
+
+def test_an_untrusted_heading_at_the_end_of_the_prompt_is_no_slot(encoder: SpanEncoder) -> None:
+    assert watch(encoder, Prompt((Span("x"), Span("\nRequest:", trusted=False))), " a") == []
+
+
+def test_a_heading_in_the_midst_of_a_line_is_no_slot(encoder: SpanEncoder) -> None:
+    assert watch(encoder, Prompt((Span("x\n"),)), "the Request: a") == []
+
+
+def test_first_tokens_stand_after_a_space(encoder: SpanEncoder) -> None:
+    space = encoder.encode_text(" ")[0]
+    assert first_tokens(encoder, {"Request:": ("harmful", "unharmful")}) == {
+        "Request:": {"harmful": space, "unharmful": space}
+    }
+
+
+def test_words_are_told_apart_at_each_parting(encoder: SpanEncoder) -> None:
+    """A word that begins another is told apart by the line's end."""
+    words = ("privacy", "privacy_org", "other")
+    read_at: list[tuple[int, ...]] = []
+
+    def read(points: list[tuple[int, tuple[int, ...]]]) -> list[list[float]]:
+        read_at.extend(prefix for _, prefix in points)
+        return [[math.log(1 / 256)] * 256 for _ in points]
+
+    (scores,) = score_words(encoder, [words], read)
+    assert [encoder.decode(list(prefix)) for prefix in read_at] == [" ", " privacy"]
+    assert scores["other"] == pytest.approx(math.log(1 / 256))
+    assert scores["privacy"] == scores["privacy_org"] == pytest.approx(2 * math.log(1 / 256))
+
+
+def test_a_word_alone_is_certain(encoder: SpanEncoder) -> None:
+    assert score_words(encoder, [("other",)], lambda points: []) == [{"other": 0.0}]
