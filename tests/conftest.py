@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,11 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from guardreasoner_moderation import Moderator
+from guardreasoner_moderation import Moderator, weights
 from guardreasoner_moderation.engines.scripted import Reply, ScriptedEngine
 from guardreasoner_moderation.models import ModelSpec
 from guardreasoner_moderation.prompts import PromptFormat
+from guardreasoner_moderation.weights import BaseFile
 
 LLAMA3_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -102,3 +105,91 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("tiny-adapter")
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised Llama in a GGUF file like the embedded base's, written as llama.cpp writes one."""
+    import gguf
+    import numpy as np
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=control,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+
+    layers, heads, kv_heads, hidden, feed_forward = 2, 4, 2, 32, 64
+    file = tmp_path_factory.mktemp("tiny-gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(layers)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(feed_forward)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_context_length(2048)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([3 if token in control else 1 for token in vocabulary])
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    dice = np.random.default_rng(0)
+    size = hidden // heads
+    shapes = {
+        "attn_q": (hidden, hidden),
+        "attn_k": (kv_heads * size, hidden),
+        "attn_v": (kv_heads * size, hidden),
+        "attn_output": (hidden, hidden),
+        "ffn_gate": (feed_forward, hidden),
+        "ffn_up": (feed_forward, hidden),
+        "ffn_down": (hidden, feed_forward),
+    }
+    writer.add_tensor("token_embd.weight", dice.normal(0, 0.3, (len(vocabulary), hidden)).astype(np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for layer in range(layers):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", dice.uniform(0.5, 1.5, hidden).astype(np.float32))
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{layer}.{name}.weight", dice.normal(0, 0.2, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.fixture
+def tiny_weights(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Short name of :func:`tiny_gguf` as a base model, with a cache of its own."""
+    content = tiny_gguf.read_bytes()
+    base = BaseFile(
+        name="tiny",
+        package="tiny-weights",
+        version="1",
+        member="tiny_weights/tiny.gguf",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        wheel_sha256="0" * 64,
+        wheel_size=len(content),
+        source="nobody/tiny",
+        license="CC0-1.0",
+    )
+    monkeypatch.setattr(weights, "BASES", {**weights.BASES, "tiny": base})
+    monkeypatch.setenv("GUARDREASONER_BASE", str(tiny_gguf))
+    monkeypatch.setenv("GUARDREASONER_CACHE", str(tmp_path / "cache"))
+    return "tiny"

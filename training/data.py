@@ -51,14 +51,19 @@ def read_interactions(path: Path) -> list[LabelledInteraction]:
     Raises:
         InputError: a line is not JSON, lacks a label or has an unknown one; the message names file and line.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path} cannot be read: {exc}") from exc
     items = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                items.append(_read_row(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
-                reason = f"the key {exc} is missing" if isinstance(exc, KeyError) else str(exc)
-                raise InputError(f"{path}, line {number}: {reason}") from exc
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            items.append(_read_row(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            reason = f"the key {exc} is missing" if isinstance(exc, KeyError) else str(exc)
+            raise InputError(f"{path}, line {number}: {reason}") from exc
     if not items:
         raise InputError(f"{path} holds no interactions")
     return items

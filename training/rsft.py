@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guardreasoner_moderation import weights
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import LABELS, Label, Mode, Task
 from training.data import Example, LabelledInteraction, build_example, read_interactions
@@ -46,7 +47,6 @@ def main(
 
     from guardreasoner_moderation.checkpoint import read_gguf
     from guardreasoner_moderation.engines.encoding import SpanEncoder
-    from guardreasoner_moderation.weights import base_file
     from training.packed import loss_sum, micro_batches, pack
 
     recipe = read_recipe(recipe_file)
@@ -55,7 +55,7 @@ def main(
     torch.set_flush_denormal(True)  # type: ignore[no-untyped-call]
     torch.manual_seed(recipe.seed)
 
-    checkpoint = read_gguf(base_file(recipe.base))
+    checkpoint = read_gguf(weights.base_file(recipe.base))
     encoder = SpanEncoder(checkpoint.tokenizer)
     eos_id = checkpoint.tokens.index(checkpoint.eos_token)
     sources = [(source, read_interactions(data_dir / source.file)) for source in recipe.data]
@@ -180,6 +180,7 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe) -> PeftModel:
 
     model = llama_from_checkpoint(checkpoint)
     model.set_attn_implementation(ATTENTION)
+    model.name_or_path = weights.BASES[recipe.base].source  # peft writes it into the adapter's configuration
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -187,7 +188,6 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe) -> PeftModel:
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         layers_to_transform=list(range(recipe.first_layer, checkpoint.shape.layers)),
         task_type="CAUSAL_LM",
-        base_model_name_or_path="HuggingFaceTB/SmolLM2-135M-Instruct",
     )
     return get_peft_model(model, config)
 
