@@ -52,7 +52,7 @@ def main(
     recipe = read_recipe(recipe_file)
     out.mkdir(parents=True, exist_ok=True)
     refuse_other_run(out, recipe)
-    torch.set_flush_denormal(True)  # type: ignore[no-untyped-call]
+    torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
 
     checkpoint = read_gguf(weights.base_file(recipe.base))
@@ -95,7 +95,7 @@ def main(
     )
 
     model = add_adapter(checkpoint, recipe)
-    base = model.get_base_model()
+    base: Any = model.get_base_model()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
