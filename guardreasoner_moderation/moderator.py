@@ -255,8 +255,13 @@ class Moderator:
         Args:
             prompt, response: what is judged.
             **settings: as for :meth:`classify`.
+
+        Raises:
+            InputError, EngineError: as for :meth:`classify`; what is wrong with the call is raised by the call itself.
         """
-        interaction, how = to_interaction(Interaction(prompt, response)), self._settings(**settings)
+        return self._events(to_interaction(Interaction(prompt, response)), self._settings(**settings))
+
+    def _events(self, interaction: Interaction, how: Settings) -> Iterator[str | ModerationResult]:
         events: queue.Queue[str | ModerationResult | BaseException] = queue.Queue()
 
         def work() -> None:
@@ -285,7 +290,7 @@ class Moderator:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for file in self.model.folder.iterdir():
-            if file.is_file():
+            if file.is_file() and target.resolve() != self.model.folder.resolve():
                 shutil.copy2(file, target / file.name)
         spec = replace(
             self._spec,

@@ -204,7 +204,7 @@ def test_stream_hands_out_the_reasoning_then_the_result() -> None:
 
 def test_stream_checks_its_input_before_it_starts() -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
-        next(scripted("").stream(""))
+        scripted("").stream("")
 
 
 def test_a_failure_while_streaming_reaches_the_caller() -> None:

@@ -1,0 +1,69 @@
+"""How often the int8 engine's verdicts equal those of the same weights in float32.
+
+python -m evaluation.quantization interactions.jsonl written.jsonl --split validation --out quantization.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from guardreasoner_moderation import InputError, Moderator
+from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
+from guardreasoner_moderation.models import converted, load_model
+from guardreasoner_moderation.results import ModerationResult, Task
+
+
+def main(
+    files: Annotated[list[Path], typer.Argument(help="JSONL with prompt, response and split.")],
+    out: Annotated[Path, typer.Option(help="File for the figures.")],
+    split: Annotated[str, typer.Option(help="The rows to take.")] = "validation",
+    model: Annotated[str, typer.Option(help="An adapter of the embedded base.")] = "embedded",
+) -> None:
+    """Compare int8 with float32 in verdict mode."""
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    items = [(row["prompt"], row["response"]) for row in rows if row["split"] == split]
+    if not items:
+        raise InputError(f"no row has the split {split!r}")
+    light = load_model(model)
+    if light.folder is None or light.sha256 is None or light.spec.base is None:
+        raise InputError(f"{model} is not an adapter of the embedded base")
+    exact = CTranslate2Engine(converted(light.folder, light.sha256, base=light.spec.base, quantization=None))
+    results: list[list[ModerationResult]] = []
+    for engine in (light.engine, exact):
+        with Moderator.from_engine(engine, light.spec) as guard:
+            results.append(guard.classify_batch(items, mode="verdict", on_error="raise"))
+    figures = {"model": model, "weights_sha256": light.sha256, "items": len(items), **compare(*results)}
+    out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(figures, indent=2))
+
+
+def compare(ours: list[ModerationResult], exact: list[ModerationResult]) -> dict[str, Any]:
+    """For each task the number of verdicts, the share of equal ones, and the mean and largest difference of scores."""
+    count: Counter[Task] = Counter()
+    equal: Counter[Task] = Counter()
+    differences: dict[Task, list[float]] = {}
+    for one, other in zip(ours, exact, strict=True):
+        for (task, verdict), (_, reference) in zip(one.verdicts(), other.verdicts(), strict=True):
+            count[task] += 1
+            equal[task] += verdict.label is reference.label
+            differences.setdefault(task, []).append(abs(verdict.score - reference.score))
+    figures: dict[str, Any] = {
+        task.value: {
+            "n": count[task],
+            "equal": round(equal[task] / count[task], 4),
+            "mean_difference": round(sum(differences[task]) / count[task], 4),
+            "largest_difference": round(max(differences[task]), 4),
+        }
+        for task in Task
+        if count[task]
+    }
+    return {"equal": round(sum(equal.values()) / sum(count.values()), 4), **figures}
+
+
+if __name__ == "__main__":
+    typer.run(main)
