@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from evaluation.quantization import compare
 
+from evaluation.quantization import compare
 from guardreasoner_moderation import Label, ModerationResult, TaskVerdict
 
 
