@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(
     recipe_file: Annotated[Path, typer.Argument(help="The recipe that it was trained by.")],
     data_dir: Annotated[Path, typer.Option(help="Folder with the recipe's data files.")],
     out: Annotated[Path, typer.Option(help="Folder for the judgements and the figures.")],
+    think_items: Annotated[int, typer.Option(help="Fit think mode on so many items, drawn at random; 0 for all.")] = 0,
 ) -> None:
     """Calibrate an adapter."""
     recipe = read_recipe(recipe_file)
@@ -50,12 +52,15 @@ def main(
     figures: dict[str, Any] = {"weights_sha256": model.sha256, "items": len(items)}
     with Moderator.from_engine(model.engine, replace(spec, calibration={})) as guard:
         for mode in (Mode.VERDICT, Mode.THINK):
-            judged = judge_all(guard, items, mode, out / f"{str(model.sha256)[:12]}.{mode}.jsonl")
+            chosen = items
+            if mode is Mode.THINK and 0 < think_items < len(items):
+                chosen = random.Random(recipe.seed).sample(items, think_items)
+            judged = judge_all(guard, chosen, mode, out / f"{str(model.sha256)[:12]}.{mode}.jsonl")
             calibration[mode] = {}
             for task in Task:
                 pairs = [
                     (judged[item.id][task.value], item.labels[task] is LABELS[task][0])
-                    for item in items
+                    for item in chosen
                     if task in item.labels
                 ]
                 if pairs:

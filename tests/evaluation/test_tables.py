@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.tables import ROOT, rendered, table
+
+RUN = {
+    "mode": "verdict",
+    "model": {"name": "embedded", "sha256": "0123456789abcdef", "engine": "ctranslate2"},
+    "scorer": "strict",
+    "intervals": "95%, percentile bootstrap of 1000 resamples",
+    "versions": {"python": "3.11"},
+    "hardware": "2 x CPU",
+    "benchmarks": {
+        "Own": {
+            "task": "request",
+            "n": 40,
+            "unjudged": 0,
+            "trained_on": True,
+            "metrics": {"accuracy": [0.8, 0.7, 0.9], "f1": [0.75, 0.6, 0.85], "auprc": [None, None, None]},
+        }
+    },
+}
+
+
+def test_a_row_has_its_interval_and_its_mark() -> None:
+    assert (
+        "| Own (trained on) | request | verdict | 40 | 80.0 [70.0, 90.0] | 75.0 [60.0, 85.0] | - | - | - | 0 |"
+        in table([RUN])
+    )
+
+
+def test_the_notes_name_model_scorer_versions_and_hardware() -> None:
+    for part in ("`embedded`", "0123456789ab", "ctranslate2", "strict scorer", "python 3.11", "2 x CPU", "bootstrap"):
+        assert part in table([RUN])
+
+
+@pytest.mark.parametrize("page", ["README.md", "evaluation/results/README.md"])
+def test_committed_pages_are_rendered_from_the_committed_results(page: str) -> None:
+    text = Path(ROOT, page).read_text(encoding="utf-8")
+    assert "<!-- results: " in text
+    assert rendered(text) == text
