@@ -80,6 +80,7 @@ def test_imports_point_one_way() -> None:
         {"models"},
         {"judge", "streaming", "rendering"},
         {"moderator"},
+        {"batch", "server"},
         {"cli"},
     ]
     rank = {name: number for number, names in enumerate(order) for name in names}

@@ -94,8 +94,8 @@ def test_token_ids_are_the_reference_tokenizers_on_1000_strings(checkpoint: Chec
     """The reference is SmolLM2's own tokenizer.json: digits one by one, then byte-level BPE.
 
     transformers builds a tokenizer from the same GGUF file, but knows no split for llama.cpp's pre-tokenizer "smollm"
-    and takes GPT-2's, which splits white space before a digit otherwise. So ours is right where the two differ; given each digit and
-    each run between digits alone, theirs must agree with it.
+    and takes GPT-2's, which splits white space before a digit otherwise. So ours is right where the two differ; given
+    each digit and each run between digits alone, theirs must agree with it.
     """
     from transformers import AutoTokenizer
 
