@@ -99,6 +99,8 @@ class Judge:
         pieces = [piece for item in cuts for piece in item]
         prompts = [self._prompt(piece.interaction, how) for piece in pieces]
         judgements = self._judge_pieces(pieces, prompts, how, on_text)
+        if how.mode is Mode.THINK and self._spec.weighs_first_answers:
+            judgements = self._with_first_answers(pieces, judgements, replace(how, mode=Mode.VERDICT))
         results: list[ModerationResult] = []
         unnamed: list[tuple[int, Prompt]] = []
         start = 0
@@ -148,6 +150,21 @@ class Judge:
         for number, judgement in zip(missing, asked, strict=True):
             judgements[number] = judgement
         return [judgement for judgement in judgements if judgement is not None]
+
+    def _with_first_answers(
+        self, pieces: Sequence[Piece], judgements: Sequence[RawJudgement], how: Settings
+    ) -> list[RawJudgement]:
+        """Adds what the model answers without reasoning."""
+        firsts = self._judge_pieces(pieces, [self._prompt(piece.interaction, how) for piece in pieces], how, None)
+        return [
+            replace(
+                judgement,
+                first=first.log_odds,
+                prompt_tokens=judgement.prompt_tokens + first.prompt_tokens,
+                completion_tokens=judgement.completion_tokens + first.completion_tokens,
+            )
+            for judgement, first in zip(judgements, firsts, strict=True)
+        ]
 
     def _read(self, piece: Piece, begun: str, generation: Generation, how: Settings) -> RawJudgement | None:
         written = begun + generation.text
@@ -216,7 +233,7 @@ class Judge:
         for task in Task:
             calibration = self._spec.calibration_of(how.mode, task)
             scores = {
-                number: calibration.score(judgement.log_odds[task])
+                number: calibration.score(judgement.log_odds[task], judgement.first.get(task, 0.0))
                 for number, (piece, judgement) in enumerate(judged)
                 if task in piece.tasks
             }

@@ -71,6 +71,11 @@ class ModelSpec:
         """How the scores of a task are read in a mode."""
         return self.calibration.get(mode, {}).get(task, Calibration())
 
+    @property
+    def weighs_first_answers(self) -> bool:
+        """Whether think mode also needs the answers that the model gives without reasoning."""
+        return any(calibration.first_scale for calibration in self.calibration.get(Mode.THINK, {}).values())
+
     def to_json(self) -> str:
         """The content of a ``moderation.json``."""
         record = dataclasses.asdict(self)

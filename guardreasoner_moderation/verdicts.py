@@ -21,18 +21,20 @@ DEFAULT_THRESHOLDS: Mapping[Task, float] = dict.fromkeys(Task, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Platt scaling of a slot's log-odds: score = sigmoid(scale * log-odds + shift).
+    """Platt scaling of a slot's log-odds: score = sigmoid(scale * log-odds + first_scale * first log-odds + shift).
 
     Fitted on held-out data for each task and mode, so that a score is a probability on one scale in every mode
-    (Platt 1999; with shift 0 it is the temperature scaling of arXiv 1706.04599).
+    (Platt 1999; with shift 0 it is the temperature scaling of arXiv 1706.04599). ``first_scale`` is for think mode: it
+    weighs what the model answers before it has reasoned, since a small model's reasoning may lead it astray.
     """
 
     scale: float = 1.0
     shift: float = 0.0
+    first_scale: float = 0.0
 
-    def score(self, log_odds: float) -> float:
+    def score(self, log_odds: float, first: float = 0.0) -> float:
         """Probability of the risky label."""
-        value = self.scale * log_odds + self.shift
+        value = self.scale * log_odds + self.first_scale * first + self.shift
         # Both branches keep the exponent negative, which cannot overflow.
         return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
@@ -44,12 +46,14 @@ class RawJudgement:
     Attributes:
         log_odds: for each task, log P(risky label) - log P(other label) in its slot.
         steps: reasoning for each task that has some.
+        first: in think mode the log-odds of the answers before the reasoning, where the calibration weighs them.
         category: the category word that the model wrote beside a harmful request.
         prompt_tokens, completion_tokens: what it cost.
     """
 
     log_odds: Mapping[Task, float]
     steps: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
+    first: Mapping[Task, float] = field(default_factory=dict)
     category: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0

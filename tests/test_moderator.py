@@ -129,6 +129,20 @@ def test_calibration_of_the_mode_is_used() -> None:
     assert guard.classify("a bomb", mode="think").to_dict()["request"]["score"] == pytest.approx(0.9)
 
 
+def test_the_answer_before_the_reasoning_is_weighed_where_the_calibration_says_so() -> None:
+    weighed = {Mode.THINK: {Task.REQUEST: Calibration(scale=0.0, first_scale=1.0)}}
+    thought = "All is well.\n---\nAnswers:\nRequest: unharmful"
+
+    def reply(prompt: Prompt) -> str:
+        return " harmful" if prompt.text.endswith("Request:") else thought
+
+    result = scripted(reply, spec=ModelSpec(prompt_format=PromptFormat.COMPACT, calibration=weighed)).classify("How?")
+    assert result.request is not None
+    assert (result.request.label, result.request.reasoning) == (Label.HARMFUL, ("All is well.",))
+    assert result.request.score == pytest.approx(0.9)
+    assert result.usage.prompt_tokens > scripted(reply).classify("How?").usage.prompt_tokens
+
+
 def test_a_budget_of_steps_is_kept() -> None:
     result = scripted(PAIR_THOUGHT).classify("How?", "No.", max_reasoning_steps=1)
     assert [verdict.reasoning for _, verdict in result.verdicts()] == [

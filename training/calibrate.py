@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -49,6 +49,7 @@ def main(
     spec = read_spec(adapter / SPEC_FILE)
     model = load_model(adapter)
     calibration: dict[Mode, dict[Task, Calibration]] = {}
+    first: dict[str, dict[str, float]] = {}  # what the model answers without reasoning
     figures: dict[str, Any] = {"weights_sha256": model.sha256, "items": len(items)}
     with Moderator.from_engine(model.engine, replace(spec, calibration={})) as guard:
         for mode in (Mode.VERDICT, Mode.THINK):
@@ -56,10 +57,14 @@ def main(
             if mode is Mode.THINK and 0 < think_items < len(items):
                 chosen = random.Random(recipe.seed).sample(items, think_items)
             judged = judge_all(guard, chosen, mode, out / f"{str(model.sha256)[:12]}.{mode}.jsonl")
+            first = first or judged
             calibration[mode] = {}
             for task in Task:
                 pairs = [
-                    (judged[item.id][task.value], item.labels[task] is LABELS[task][0])
+                    (
+                        (judged[item.id][task.value], first[item.id][task.value] if mode is Mode.THINK else 0.0),
+                        item.labels[task] is LABELS[task][0],
+                    )
                     for item in chosen
                     if task in item.labels
                 ]
@@ -108,13 +113,17 @@ def log_odds(score: float) -> float:
     return math.log(score / (1 - score))
 
 
-def fit(pairs: Sequence[tuple[float, bool]]) -> Calibration:
+Pair: TypeAlias = tuple[tuple[float, float], bool]
+"""An item's log-odds, its log-odds before the reasoning (0 where they do not count), and whether it is risky."""
+
+
+def fit(pairs: Sequence[Pair]) -> Calibration:
     """Platt scaling by maximum likelihood, with Platt's own smoothed targets (Platt 1999, section 2.2).
 
     The smoothing keeps the fit finite where the labels are perfectly separated.
 
     Args:
-        pairs: (log-odds, whether the risky label is true) of each item.
+        pairs: of the items; log-odds before the reasoning that are all 0 get no weight.
 
     Raises:
         InputError: one of the labels does not occur.
@@ -125,7 +134,7 @@ def fit(pairs: Sequence[tuple[float, bool]]) -> Calibration:
     if risky in (0, len(pairs)):
         raise InputError(f"all {len(pairs)} items have the same label; calibration needs both")
     high, low = (risky + 1) / (risky + 2), 1 / (len(pairs) - risky + 2)
-    odds = [[value] for value, _ in pairs]
+    odds = [values for values, _ in pairs]
     target = [high if truth else low for _, truth in pairs]
     model = LogisticRegression(C=math.inf, max_iter=1000)
     model.fit(
@@ -133,21 +142,23 @@ def fit(pairs: Sequence[tuple[float, bool]]) -> Calibration:
         [True] * len(pairs) + [False] * len(pairs),
         sample_weight=[*target, *(1 - value for value in target)],
     )
-    return Calibration(scale=round(float(model.coef_[0, 0]), 4), shift=round(float(model.intercept_[0]), 4))
+    scale, first_scale, shift = (round(float(value), 4) for value in (*model.coef_[0], model.intercept_[0]))
+    return Calibration(scale, shift, first_scale)
 
 
-def describe(pairs: Sequence[tuple[float, bool]], calibration: Calibration) -> dict[str, Any]:
+def describe(pairs: Sequence[Pair], calibration: Calibration) -> dict[str, Any]:
     """Figures of one task: what the fit was made on, so they flatter it a little."""
     from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
     truth = [label for _, label in pairs]
-    before = [Calibration().score(odds) for odds, _ in pairs]
-    after = [calibration.score(odds) for odds, _ in pairs]
+    before = [Calibration().score(odds) for (odds, _), _ in pairs]
+    after = [calibration.score(*odds) for odds, _ in pairs]
     chosen = [score >= 0.5 for score in after]
     return {
         "n": len(pairs),
         "scale": calibration.scale,
         "shift": calibration.shift,
+        "first_scale": calibration.first_scale,
         "accuracy": round(sum(a == b for a, b in zip(chosen, truth, strict=True)) / len(pairs), 4),
         "f1": round(float(f1_score(truth, chosen)), 4),
         "auprc": round(float(average_precision_score(truth, after)), 4),

@@ -10,14 +10,14 @@ from conftest import scripted
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import Label, Mode, Task
-from training.calibrate import describe, fit, judge_all, log_odds
+from training.calibrate import Pair, describe, fit, judge_all, log_odds
 from training.data import LabelledInteraction
 
 
-def draw(scale: float, shift: float, count: int) -> list[tuple[float, bool]]:
+def draw(scale: float, shift: float, count: int) -> list[Pair]:
     dice = random.Random(3)
     odds = [dice.uniform(-6, 6) for _ in range(count)]
-    return [(value, dice.random() < 1 / (1 + math.exp(-scale * value - shift))) for value in odds]
+    return [((value, 0.0), dice.random() < 1 / (1 + math.exp(-scale * value - shift))) for value in odds]
 
 
 def test_the_fit_finds_the_true_scale_and_shift() -> None:
@@ -27,13 +27,25 @@ def test_the_fit_finds_the_true_scale_and_shift() -> None:
 
 
 def test_the_fit_stays_finite_where_the_labels_are_separated() -> None:
-    calibration = fit([(-2.0, False), (-1.0, False), (1.0, True), (2.0, True)])
+    calibration = fit([((-2.0, 0.0), False), ((-1.0, 0.0), False), ((1.0, 0.0), True), ((2.0, 0.0), True)])
     assert 0 < calibration.scale < 100
+    assert calibration.first_scale == 0
+
+
+def test_the_fit_weighs_the_first_answers_by_what_they_tell() -> None:
+    dice = random.Random(4)
+    pairs: list[Pair] = []
+    for _ in range(20_000):
+        after, first = dice.uniform(-4, 4), dice.uniform(-4, 4)
+        pairs.append(((after, first), dice.random() < 1 / (1 + math.exp(-0.2 * after - first))))
+    calibration = fit(pairs)
+    assert calibration.scale == pytest.approx(0.2, abs=0.05)
+    assert calibration.first_scale == pytest.approx(1.0, abs=0.1)
 
 
 def test_one_label_alone_cannot_be_calibrated() -> None:
     with pytest.raises(InputError, match="needs both"):
-        fit([(1.0, True), (2.0, True)])
+        fit([((1.0, 0.0), True), ((2.0, 0.0), True)])
 
 
 def test_calibration_lowers_the_brier_score() -> None:
