@@ -6,6 +6,7 @@ python -m evaluation.quantization interactions.jsonl written.jsonl --split valid
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,10 +24,14 @@ def main(
     out: Annotated[Path, typer.Option(help="File for the figures.")],
     split: Annotated[str, typer.Option(help="The rows to take.")] = "validation",
     model: Annotated[str, typer.Option(help="An adapter of the embedded base.")] = "embedded",
+    limit: Annotated[int, typer.Option(help="Take so many rows, drawn at random with a fixed seed; 0 for all.")] = 0,
 ) -> None:
     """Compare int8 with float32 in verdict mode."""
-    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    rows = [json.loads(line) for line in lines]
     items = [(row["prompt"], row["response"]) for row in rows if row["split"] == split]
+    if 0 < limit < len(items):
+        items = random.Random(0).sample(items, limit)
     if not items:
         raise InputError(f"no row has the split {split!r}")
     light = load_model(model)

@@ -32,13 +32,24 @@ def render(result: ModerationResult, *, with_reasoning: bool = True) -> Renderab
         table.add_row(_QUESTIONS[task], Text(verdict.label, style=style), _bar(verdict, style), f"{verdict.score:.2f}")
     parts: list[RenderableType] = [headline, table]
     if with_reasoning:
-        parts += [Text(f"  - {step}", style="dim") for step in result.reasoning]
+        parts.append(_steps(result))
     for window in dict.fromkeys(result.windows.values()):
         where = f"characters {window.start} to {window.end} of the {window.field}"
         parts.append(Text(f"long text: window {window.index + 1} of {window.count} decided ({where})", style="dim"))
     usage = result.usage
     cost = f"{result.mode} mode, {usage.prompt_tokens} tokens read, {usage.completion_tokens} written"
     return Group(*parts, Text(f"{cost}, {usage.seconds:.2f} s", style="dim"))
+
+
+def _steps(result: ModerationResult) -> Table:
+    """The reasoning, each task's steps beside its name."""
+    table = Table.grid(padding=(0, 1))
+    several = len(result.verdicts()) > 1
+    for task, verdict in result.verdicts():
+        for number, step in enumerate(verdict.reasoning):
+            name = _QUESTIONS[task] if several and number == 0 else ""
+            table.add_row(*(Text(cell, style="dim") for cell in ((name,) if several else ()) + ("-", step)))
+    return table
 
 
 def _bar(verdict: TaskVerdict, style: str) -> Text:
