@@ -129,7 +129,7 @@ def _checked(interaction: Interaction) -> Interaction:
         if not isinstance(text, str):
             raise InputError(f"the {name} must be text, found {_kind(text)}")
         # Tokenizers take UTF-8, and half a surrogate pair has no UTF-8 form.
-        if any("\ud800" <= char <= "\udfff" for char in text) and not _encodable(text):
+        if not _encodable(text):
             raise InputError(f"the {name} holds a lone surrogate; decode the text with errors='replace' first")
     if not interaction.prompt.strip():
         raise InputError("the prompt is empty: there is nothing to judge")

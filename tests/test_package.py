@@ -13,6 +13,7 @@ from guardreasoner_moderation import errors
 
 PACKAGE = Path(guardreasoner_moderation.__file__).parent
 HEAVY = ("torch", "transformers", "ctranslate2", "numpy", "tokenizers", "huggingface_hub", "gguf")
+HEAVY += ("pyarrow", "ray", "fastapi")
 
 
 def test_all_is_sorted_and_equals_the_names_that_type_checkers_see() -> None:

@@ -1,0 +1,181 @@
+"""Files that a job keeps beside its output, and what is known of its course.
+
+OUT                  appears, or is replaced, when every row has a result
+OUT.job.json         of a finished job: what was judged, how, the hash of OUT, counts
+OUT.unfinished/      until then; to give a job up, delete it
+    lock             held by the process that is at work
+    journal.jsonl    results so far (retry.jsonl while rows with an error are judged again)
+    output           what becomes OUT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from guardreasoner_moderation.batch.writing import flush_to_disk
+from guardreasoner_moderation.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        rows: of the whole file.
+        done: of these, in this run and before it.
+        before: of those, before this run.
+        flagged, unjudged: of the rows that are done. Unjudged rows are flagged too.
+    """
+
+    rows: int
+    done: int
+    before: int
+    flagged: int
+    unjudged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A finished job.
+
+    Attributes:
+        target: the output.
+        rows: how many it has.
+        flagged: how many of these are flagged, the unjudged ones included.
+        unjudged: how many have an error in place of a verdict.
+        categories: how many rows each category has.
+        judged: rows of this run; the others were done before it, or keep their earlier results.
+        seconds: wall time of this run.
+    """
+
+    target: Path
+    rows: int
+    flagged: int
+    unjudged: int
+    categories: Mapping[str, int] = field(default_factory=dict)
+    judged: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "output": str(self.target),
+            **self.counts(),
+            "judged": self.judged,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def __str__(self) -> str:
+        share = f" ({self.flagged / self.rows:.1%})" if self.rows else ""
+        lines = [f"{self.target}: {self.rows:,} rows, {self.flagged:,} flagged{share}"]
+        if self.unjudged:
+            lines.append(f"  not judged, and therefore flagged: {self.unjudged:,}; --retry-errors tries them again")
+        lines += [f"  {category}: {count:,}" for category, count in self.categories.items()]
+        if self.judged:
+            rate = self.judged / self.seconds if self.seconds else 0.0
+            lines.append(f"  {self.judged:,} rows judged in {self.seconds:,.1f} s, {rate:,.1f} a second")
+        elif self.rows:
+            lines.append("  all of it was done before")
+        return "\n".join(lines)
+
+    def counts(self) -> dict[str, Any]:
+        """What is true of the output, whichever runs made it."""
+        return {
+            "rows": self.rows,
+            "flagged": self.flagged,
+            "unjudged": self.unjudged,
+            "categories": dict(self.categories),
+        }
+
+
+class JobFiles:
+    """The files of a job, by the place of its output."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.record = target.with_name(f"{target.name}.job.json")
+        self.folder = target.with_name(f"{target.name}.unfinished")
+        self.journal = self.folder / "journal.jsonl"
+        self.retry = self.folder / "retry.jsonl"
+        self.output = self.folder / "output"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes off the job, and tidies up behind it.
+
+        Raises:
+            InputError: a process is at work on it.
+        """
+        self.folder.mkdir(exist_ok=True)
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            raise InputError(f"another process is at work on {self.target}") from exc
+        try:
+            yield
+        finally:
+            lock.release()
+            if not self.journal.exists() and not self.retry.exists():
+                with suppress(OSError):  # another process has taken the lock since
+                    self.output.unlink(missing_ok=True)
+                    (self.folder / "lock").unlink(missing_ok=True)
+                    self.folder.rmdir()
+
+    def publish(self, job: Mapping[str, Any], summary: Summary) -> None:
+        """Makes the written output the job's output, in one step, and records what it is."""
+        digest = file_sha256(self.output)
+        os.replace(self.output, self.target)
+        flush_to_disk(self.target.parent)
+        record = {"job": job, "output_sha256": digest, **summary.counts()}
+        draft = self.folder / "record"
+        draft.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        flush_to_disk(draft)
+        os.replace(draft, self.record)
+        flush_to_disk(self.target.parent)
+
+    def intact(self, record: Mapping[str, Any]) -> bool:
+        """Whether the output is as it was when it was recorded."""
+        return self.target.exists() and file_sha256(self.target) == record["output_sha256"]
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The record of a finished job, if there is one."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if isinstance(record, dict) and {"job", "output_sha256"} <= set(record) else None
+
+
+def file_sha256(file: Path) -> str:
+    """Hash of a file's content, hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How a job differs from what is asked for now, for a person; empty when it does not."""
+    found = []
+    for name in {**now, **before}:
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name == "input":
+            found.append("the input has changed")
+        elif name == "model" and isinstance(old, Mapping) and isinstance(new, Mapping) and old["name"] == new["name"]:
+            found.append(f"the files of the model {old['name']!r} have changed")
+        else:
+            found.append(f"{name} was {old!r} and is now {new!r}")
+    return "; ".join(found)

@@ -1,0 +1,81 @@
+"""Every setting of the server, in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.results import Mode
+
+_WHOLE = ("max_batch", "queue_size", "max_streams", "max_items", "max_text_chars")
+_POSITIVE = ("timeout", "max_body_mb")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Limits and defaults of a server.
+
+    Attributes:
+        host, port: where it listens; port 0 takes a free one.
+        mode: how requests are judged that do not ask for a mode.
+        max_batch: how many items go to the engine together at most.
+        max_wait_ms: how long, in milliseconds, an engine with nothing to do waits for more items before it starts.
+        queue_size: how many items may wait for the engine; what does not fit, or would wait past the timeout as recent
+            batches went, is answered with 429.
+        max_streams: how many requests with ``stream: true`` may run at once.
+        timeout: seconds that a request may take before it is answered with 504; also the time that a shutdown gives
+            to what was accepted.
+        max_body_mb: size of a request's body, in MiB.
+        max_items: how many items one request may hold.
+        max_text_chars: how long one item may be, in characters, all of its texts together.
+        api_key: what clients must send; None lets everyone in.
+        allow_images: let images of a LiteLLM call pass unjudged, instead of blocking the call.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    mode: str = "think"
+    max_batch: int = 32
+    max_wait_ms: float = 5.0
+    queue_size: int = 256
+    max_streams: int = 4
+    timeout: float = 60.0
+    max_body_mb: float = 1.0
+    max_items: int = 64
+    max_text_chars: int = 50_000
+    api_key: str | None = field(default=None, repr=False)
+    allow_images: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in set(Mode):
+            raise InputError(f"unknown mode {self.mode!r}{nearest(str(self.mode), Mode)}")
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0, found {value!r}")
+        if not 0 <= self.max_wait_ms <= 10_000:
+            raise InputError(f"max_wait_ms must be from 0 to 10000, found {self.max_wait_ms!r}")
+        if not 0 <= self.port <= 65_535:
+            raise InputError(f"port must be from 0 to 65535, found {self.port!r}")
+        if self.max_items > self.queue_size:
+            raise InputError(
+                f"max_items ({self.max_items}) is more than queue_size ({self.queue_size}): "
+                "a request of that many items could never be accepted"
+            )
+        if self.api_key is not None and not self.api_key.strip():
+            raise InputError("the API key is empty; leave it out to let everyone in")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Size of a request's body, in bytes."""
+        return int(self.max_body_mb * 2**20)
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many requests can be under way: each has an item that waits, is judged or streams."""
+        return self.queue_size + self.max_batch + self.max_streams
