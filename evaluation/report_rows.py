@@ -163,13 +163,13 @@ def find_findings(
         for number, cost in enumerate(costs):
             if number != quickest:
                 gains = [
-                    f"{AVERAGE_NAMES[task]} F1 {100 * (f1.value - costs[quickest].f1[task].value):+.1f}"
+                    f"{AVERAGE_NAMES[task]} F1 {_estimate(f1)} instead of {_estimate(costs[quickest].f1[task])}"
                     for task, f1 in cost.f1.items()
                     if task in costs[quickest].f1
                 ]
                 findings.append(
                     f"{names[number]} takes {cost.seconds / costs[quickest].seconds:.1f} times as long as "
-                    f"{names[quickest]} on the same {cost.items} items, for {', '.join(gains)}."
+                    f"{names[quickest]} on the same {cost.items} items, for {'; '.join(gains)}."
                 )
     return findings
 

@@ -188,7 +188,7 @@ def cut(cases: Sequence[Case], dimension: str, min_items: int = 1) -> list[Slice
     Args:
         cases: of a run.
         dimension: a key of :data:`DIMENSIONS`.
-        min_items: smaller slices are put together, as "N small ones".
+        min_items: smaller slices are put together, and compared with nothing.
     """
     by_name: dict[str, list[Case]] = {}
     for case in cases:
@@ -209,7 +209,8 @@ def cut(cases: Sequence[Case], dimension: str, min_items: int = 1) -> list[Slice
         slices.sort(key=lambda one: -sum(one.excess(kind) for kind in Kind))
     if small:
         rest = [case for part in small for case in part]
-        slices.append(Slice(f"{len(small)} smaller ones together", rest))
+        together = f"{len(small)} smaller ones together"
+        slices.append(Slice(DIMENSIONS[dimension](rest[0]) or "" if len(small) == 1 else together, rest))
     return slices
 
 

@@ -106,6 +106,7 @@ def test_advice_names_near_misses_and_unjudged_items() -> None:
 def test_small_groups_are_put_together_and_lengths_stay_in_order() -> None:
     cases = many(12, 1, group="big") + many(3, 3, group="small") + many(2, 2, group="tiny", characters=700)
     assert [one.name for one in cut(cases, "Group", 10)] == ["Mini: big", "2 smaller ones together"]
+    assert [one.name for one in cut([*cases[:12], cases[12]], "Group", 10)] == ["Mini: big", "Mini: small"]
     assert [one.name for one in cut(cases, "Length")] == ["1 to 100 characters", "301 to 1000 characters"]
 
 
