@@ -135,7 +135,7 @@ class Judge:
             max_new_tokens=_ANSWER_TOKENS + (how.reasoning_tokens if think else 0),
             slots=SLOTS,
             sampling=how.sampling if think else None,
-            on_text=on_text,
+            on_text=on_text if think else None,
         )
         judgements: list[RawJudgement | None] = []
         for piece, generation in zip(pieces, generations, strict=True):

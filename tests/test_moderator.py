@@ -216,6 +216,10 @@ def test_stream_hands_out_the_reasoning_then_the_result() -> None:
     assert result.flagged
 
 
+def test_stream_has_no_pieces_in_verdict_mode() -> None:
+    assert [type(event) for event in scripted(by_word).stream("a bomb", mode="verdict")] == [ModerationResult]
+
+
 def test_stream_checks_its_input_before_it_starts() -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
         scripted("").stream("")
