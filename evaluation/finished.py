@@ -6,7 +6,6 @@ not finished.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.loading import find_file, load_file
 from evaluation.metrics import Outcomes
-from evaluation.runs import Prediction, read_prediction, to_outcomes
+from evaluation.runs import Prediction, read_json, read_prediction, to_outcomes
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import LABELS, Task
@@ -117,12 +116,7 @@ def read_object(file: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{file} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise InputError(f"{file} is not JSON: {exc}") from exc
+    content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} must hold a JSON object, found {type(content).__name__}")
     return content

@@ -213,6 +213,20 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         lock.release()
 
 
+def read_json(file: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        InputError: the file cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InputError(f"{file} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise InputError(f"{file} is not JSON: {exc}") from exc
+
+
 def write_json(file: Path, content: Any) -> None:
     """Replaces a JSON file in one move, so that a kill leaves the old or the new one, whole."""
     new = file.with_name(file.name + ".new")

@@ -6,7 +6,6 @@ is then reported.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from evaluation.intervals import LEVEL, RESAMPLES, Estimate, estimate, resampled, to_json
 from evaluation.metrics import Flags, Floats, Metric, Outcomes
-from evaluation.runs import write_json
+from evaluation.runs import read_json, write_json
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import StrEnum, Task
 
@@ -148,12 +147,7 @@ def read_thresholds_file(file: Path) -> dict[str, float]:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{file} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise InputError(f"{file} is not JSON: {exc}") from exc
+    content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f'{file} must map tasks to numbers, as in {{"request": 0.4}}')
     return content

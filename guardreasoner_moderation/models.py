@@ -309,17 +309,18 @@ def describe(model: str) -> dict[str, str]:
 
     folder = find_folder(model)
     spec = _spec_of(folder)
+    digest = weights_sha256(folder)
     facts = {
         "model": model,
         "folder": str(folder),
-        "weights sha256": weights_sha256(folder),
+        "weights sha256": digest,
         "prompt format": spec.prompt_format.value + (" in the base's chat template" if spec.chat else ""),
         "engine": "ctranslate2" if spec.base in weights.BASES else "transformers",
         "base": spec.base or "merged",
     }
     if spec.base is not None and spec.base in weights.BASES:
         base = weights.BASES[spec.base]
-        entry = converted_folder(weights_sha256(folder), base=base.name)
+        entry = converted_folder(digest, base=base.name)
         facts |= {
             "base sha256": base.sha256,
             "base from": f"{base.source} ({base.license}), package {base.package} {base.version}",
