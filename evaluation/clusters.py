@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.slices import Case, Kind
-from evaluation.wording import word_list, words
+from evaluation.wording import word_list
 from guardreasoner_moderation.errors import MissingDependencyError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import Task
+from texts.sentences import words
 
 MIN_ERRORS = 20
 """Fewer errors are read faster than they are clustered."""

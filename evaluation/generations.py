@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.benchmarks import BENCHMARKS, find
 from evaluation.items import Item
-from evaluation.loading import Loaded, split_input
+from evaluation.loading import Loaded
 from evaluation.runs import Prediction
 from evaluation.scorers import Scorer, read_generations, score
 from evaluation.summary import Part
@@ -15,6 +15,7 @@ from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.parsing import parse_output
 from guardreasoner_moderation.results import LABELS, Mode, ModerationResult, Task, TaskVerdict
+from texts.release_rows import split_input
 
 
 def read_part(file: Path, name: str | None = None, *, keep_text: bool = False) -> Part:

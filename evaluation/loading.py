@@ -1,15 +1,7 @@
 """Where a benchmark's items come from: a file of the data folder, the Hub, or a file of the user's own.
 
 The authors of arXiv 2501.18492 released their benchmark files in the repository ``yueliu1999/GuardReasoner`` on GitHub,
-as JSON lists of ``instruction, input, output``. Such a row's input reads
-
-    Human user:
-    <prompt>
-
-    AI assistant:
-    <response, or None>
-
-and its output is a label or an answer block.
+as JSON lists of ``instruction, input, output`` (:mod:`texts.release_rows`).
 """
 
 from __future__ import annotations
@@ -23,8 +15,8 @@ from types import MappingProxyType
 from evaluation.items import Columns, Item, Row, read_items, read_rows
 from evaluation.scorers import read_label
 from guardreasoner_moderation.errors import InputError, nearest
-from guardreasoner_moderation.interactions import Interaction, to_interaction
 from guardreasoner_moderation.results import LABELS, Label, Task
+from texts.release_rows import split_input
 
 RELEASE = "yueliu1999/GuardReasoner on GitHub, data/benchmark at commit bb7e686dc0535884d6994de5f950a072772e7fe2"
 
@@ -199,21 +191,6 @@ def whole(benchmark: Benchmark, items: Sequence[Item], source: str, revision: st
     if not items:
         raise InputError(f"{source} holds no item that is labelled for {benchmark.name}")
     return Loaded(benchmark, tuple(items), source, revision)
-
-
-def split_input(text: str) -> Interaction:
-    """Prompt and response of a release's row.
-
-    The first ``AI assistant:`` line that follows a blank line divides them. A response of ``None`` is no response.
-
-    Raises:
-        InputError: there is no such line, or a text is empty.
-    """
-    prompt, divider, response = text.partition("\n\nAI assistant:\n")
-    if not text.startswith("Human user:\n") or not divider:
-        raise InputError("expected 'Human user:', a prompt, a blank line, 'AI assistant:' and a response or None")
-    prompt, response = prompt.removeprefix("Human user:\n"), response.removesuffix("\n\n")
-    return to_interaction(Interaction(prompt, None if response.strip() == "None" else response))
 
 
 def _read_release(rows: Sequence[Row], label: str, benchmark: Benchmark, file: Path) -> list[Item]:

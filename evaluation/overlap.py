@@ -2,16 +2,12 @@
 
     python -m evaluation.overlap --data-dir DATA --training-data TRAIN.jsonl ...
 
-Prompts are compared as lower-case words. A prompt is seen if a training prompt has the same words, or nearly so: if
-the Jaccard similarity of their word trigrams is at least one half.
+A prompt is seen if a training prompt has the same words, or nearly so (:mod:`texts.similarity`).
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +18,7 @@ from evaluation.benchmarks import BENCHMARKS
 from evaluation.items import Item, read_rows
 from evaluation.loading import find_file, load_file
 from guardreasoner_moderation.errors import InputError
-
-WORDS_IN_A_GRAM = 3
-NEAR = 0.5
+from texts.similarity import NEAR, SeenPrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +39,6 @@ class Overlap:
     def share(self) -> float:
         """Share of the items, 0 to 1, that were seen."""
         return (self.exact + self.near) / self.items
-
-
-class SeenPrompts:
-    """An index of training prompts."""
-
-    def __init__(self, prompts: Iterable[str]) -> None:
-        self._known: set[str] = set()
-        self._sizes: list[int] = []
-        self._places: dict[str, list[int]] = {}
-        for prompt in prompts:
-            words = normalise(prompt)
-            if words in self._known:
-                continue
-            self._known.add(words)
-            grams = trigrams(words)
-            for gram in grams:
-                self._places.setdefault(gram, []).append(len(self._sizes))
-            self._sizes.append(len(grams))
-
-    def has(self, prompt: str) -> bool:
-        """Whether a training prompt has the same words."""
-        return normalise(prompt) in self._known
-
-    def similarity(self, prompt: str) -> float:
-        """Highest Jaccard similarity of the prompt's trigrams with a training prompt's."""
-        grams = trigrams(normalise(prompt))
-        shared = Counter(place for gram in grams for place in self._places.get(gram, ()))
-        return max((count / (len(grams) + self._sizes[place] - count) for place, count in shared.items()), default=0.0)
-
-
-def normalise(text: str) -> str:
-    """Lower-case words without punctuation, divided by single spaces."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower()))
-
-
-def trigrams(words: str) -> frozenset[str]:
-    """All runs of three words; of a shorter text the whole."""
-    parts = words.split()
-    runs = range(max(1, len(parts) - WORDS_IN_A_GRAM + 1))
-    return frozenset(" ".join(parts[start : start + WORDS_IN_A_GRAM]) for start in runs)
 
 
 def measure_overlap(items: Sequence[Item], seen: SeenPrompts) -> Overlap:

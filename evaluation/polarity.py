@@ -21,9 +21,10 @@ import typer
 from evaluation.items import read_rows
 from evaluation.runs import write_json
 from evaluation.shares import Share
-from evaluation.wording import sentences, word_list, words
+from evaluation.wording import word_list
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import LABELS, Label, Task
+from texts.sentences import sentences, words
 
 MEASURED_READING = Path(__file__).with_name("results") / "polarity.json"
 """How well this works, committed; rendered beside every figure that rests on it."""

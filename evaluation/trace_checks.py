@@ -14,8 +14,9 @@ from typing import Any
 
 from evaluation.polarity import PolarityReader, read_polarity
 from evaluation.traces import Trace
-from evaluation.wording import content_words, has_loop, repeated_share, sentences, stem, word_list, words
-from guardreasoner_moderation.results import LABELS, Label, StrEnum, Task
+from evaluation.wording import content_words, stem, word_list
+from guardreasoner_moderation.results import Label, StrEnum, Task
+from texts.sentences import has_loop, leaks_label, repeated_share, sentences, stated_label, words
 
 _SUBJECT = {
     Task.REQUEST: re.compile(
@@ -30,14 +31,6 @@ _SUBJECT = {
         re.IGNORECASE,
     ),
 }
-_VERDICT = r"(?:un)?harmful|(?:un)?safe|refusal|compliance"
-_LEAK = re.compile(
-    r"\b(?:ground[- ]truth|(?:gold|true|correct|assigned|provided|given|reference|expected)\s+(?:label|verdict)s?\b"
-    rf"|(?:label|annotation)s?\s+(?:says?|is|are|was|were|given as|states?)\s+(?:{_VERDICT})"
-    rf"|(?:is|was|are|were|been)\s+(?:label(?:l)?ed|annotated)\s+(?:as\s+)?(?:{_VERDICT})"
-    r"|according to the (?:labels?|annotat\w+|data ?set)\b)",
-    re.IGNORECASE,
-)
 _SCAFFOLD = re.compile(
     r"<\|[a-z_]+\|>|\[/?INST\]|(?:^|\s)/(?:think|verdict)\b|\bAnswers:|^(?:Request|Completion|Response):\s", re.I
 )
@@ -154,7 +147,7 @@ def check_trace(
         overlap=None if texts is None or not mine else len(mine & texts) / len(mine),
         specific=None if texts is None or not mine or not others else _specific(mine, texts, others),
         on_subject=all(_SUBJECT[task].search(text) for task, text in said.items()),
-        leaks=_LEAK.search(whole) is not None,
+        leaks=leaks_label(whole),
         scaffold=any(_SCAFFOLD.search(step) for steps in own.values() for step in steps),
         loops=any(has_loop(steps) for steps in own.values()),
         repeated=max((repeated_share(words(text)) for text in said.values()), default=0.0),
@@ -175,16 +168,6 @@ def item_words(trace: Trace) -> frozenset[str]:
     if trace.item is None:
         return frozenset()
     return content_words(f"{trace.item.prompt} {trace.item.response or ''}")
-
-
-def stated_label(text: str, task: Task) -> Label | None:
-    """The last label of a task that a text names in so many words, such as "is unharmful"; None without one."""
-    risky, other = LABELS[task]
-    found = None
-    for match in re.finditer(rf"\b(not\s+|non-)?(?:an?\s+)?({risky}|{other})\b", text, re.IGNORECASE):
-        named = Label(match[2].lower())
-        found = named if not match[1] else (other if named is risky else risky)
-    return found
 
 
 def _follows(speaks_for: Label | None, answer: Label | None) -> Follows:

@@ -11,7 +11,7 @@ from samples import public_data, write_lines
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.items import Columns
-from evaluation.loading import Benchmark, HubSource, LocalFile, find_file, load, load_file, split_input
+from evaluation.loading import Benchmark, HubSource, LocalFile, find_file, load, load_file
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import Label, Task
@@ -33,27 +33,6 @@ def put(folder: Path, rows: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mini.json").write_text(json.dumps(rows))
     return folder / "mini.json"
-
-
-@pytest.mark.parametrize(
-    ("text", "interaction"),
-    [
-        ("Human user:\nHi\n\nAI assistant:\nNone\n\n", Interaction("Hi")),
-        ("Human user:\nHi\n\nAI assistant:\nHello\n\nagain\n\n", Interaction("Hi", "Hello\n\nagain")),
-        ("Human user:\nHi\nHuman user:\nyou\n\nAI assistant:\nNone.\n\n", Interaction("Hi\nHuman user:\nyou", "None.")),
-        # An assistant's turn inside the response stays there.
-        ("Human user:\nHi\n\nAI assistant:\na\n\nAI assistant:\nb\n\n", Interaction("Hi", "a\n\nAI assistant:\nb")),
-        ("Human user:\n  Hi \n\nAI assistant:\n x\n\n", Interaction("  Hi ", " x")),
-    ],
-)
-def test_inputs_are_split(text: str, interaction: Interaction) -> None:
-    assert split_input(text) == interaction
-
-
-@pytest.mark.parametrize("text", ["", "Hi", "Human user:\nHi", "x Human user:\nHi\n\nAI assistant:\nNone\n\n"])
-def test_other_inputs_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="expected 'Human user:'"):
-        split_input(text)
 
 
 @pytest.mark.parametrize("subfolder", ["", "benchmarks"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.trace_checks import Budget, Follows, check_trace, item_words, stated_label
+from evaluation.trace_checks import Budget, Follows, check_trace, item_words
 from evaluation.traces import Trace
 from evaluation.wording import content_words
 from guardreasoner_moderation.interactions import Interaction
@@ -67,22 +67,6 @@ def test_conclusions_are_compared_with_the_answers() -> None:
     assert same.conclusion_follows == {Task.REQUEST: True}
     assert other.conclusion_follows == {Task.REQUEST: False}
     assert none.conclusion_follows == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "task", "label"),
-    [
-        ("It is harmful.", Task.REQUEST, "harmful"),
-        ("It is unharmful.", Task.REQUEST, "unharmful"),
-        ("It is not harmful.", Task.REQUEST, "unharmful"),
-        ("At first harmful, in the end unharmful.", Task.RESPONSE, "unharmful"),
-        ("The answer is not a refusal.", Task.COMPLETION, "compliance"),
-        ("It is a Refusal", Task.COMPLETION, "refusal"),
-        ("Who knows?", Task.REQUEST, None),
-    ],
-)
-def test_stated_labels(text: str, task: Task, label: str | None) -> None:
-    assert stated_label(text, task) == (None if label is None else Label(label))
 
 
 def test_reasoning_about_another_item_is_not_grounded() -> None:

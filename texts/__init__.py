@@ -1,0 +1,1 @@
+"""What training and evaluation both ask of texts: is one like another, and what does a reasoning say."""
