@@ -1,6 +1,7 @@
-"""How often the int8 engine's verdicts equal those of the same weights in float32.
+"""How often the int8 engine's verdicts equal those of the same weights in float32, or those of another engine.
 
 python -m evaluation.quantization interactions.jsonl written.jsonl --split validation --out quantization.json
+python -m evaluation.quantization interactions.jsonl written.jsonl --against llamacpp:guard.gguf --out llamacpp.json
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,7 @@ import typer
 
 from guardreasoner_moderation import InputError, Moderator
 from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
-from guardreasoner_moderation.models import converted, load_model
+from guardreasoner_moderation.models import LoadedModel, converted, load_model
 from guardreasoner_moderation.results import ModerationResult, Task
 
 
@@ -25,8 +27,11 @@ def main(
     split: Annotated[str, typer.Option(help="The rows to take.")] = "validation",
     model: Annotated[str, typer.Option(help="An adapter of the embedded base.")] = "embedded",
     limit: Annotated[int, typer.Option(help="Take so many rows, drawn at random with a fixed seed; 0 for all.")] = 0,
+    against: Annotated[
+        str | None, typer.Option(help="ENGINE:MODEL to compare with, such as llamacpp:guard.gguf; default: float32.")
+    ] = None,
 ) -> None:
-    """Compare int8 with float32 in verdict mode."""
+    """Compare int8 with float32, or with another engine, in verdict mode."""
     lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     rows = [json.loads(line) for line in lines]
     items = [(row["prompt"], row["response"]) for row in rows if row["split"] == split]
@@ -35,16 +40,30 @@ def main(
     if not items:
         raise InputError(f"no row has the split {split!r}")
     light = load_model(model)
-    if light.folder is None or light.sha256 is None or light.spec.base is None:
-        raise InputError(f"{model} is not an adapter of the embedded base")
-    exact = CTranslate2Engine(converted(light.folder, light.sha256, base=light.spec.base, quantization=None))
+    other = _float32(light) if against is None else _named(against)
     results: list[list[ModerationResult]] = []
-    for engine in (light.engine, exact):
-        with Moderator.from_engine(engine, light.spec) as guard:
+    for one in (light, other):
+        with Moderator.from_engine(one.engine, one.spec) as guard:
             results.append(guard.classify_batch(items, mode="verdict", on_error="raise"))
     figures = {"model": model, "weights_sha256": light.sha256, "items": len(items), **compare(*results)}
+    if against is not None:
+        figures = {"against": against.partition(":")[0], "against_sha256": other.sha256, **figures}
     out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     typer.echo(json.dumps(figures, indent=2))
+
+
+def _float32(light: LoadedModel) -> LoadedModel:
+    if light.folder is None or light.sha256 is None or light.spec.base is None:
+        raise InputError(f"{light.name} is not an adapter of the embedded base")
+    exact = CTranslate2Engine(converted(light.folder, light.sha256, base=light.spec.base, quantization=None))
+    return replace(light, engine=exact)
+
+
+def _named(against: str) -> LoadedModel:
+    engine, colon, model = against.partition(":")
+    if not colon:
+        raise InputError(f"--against takes ENGINE:MODEL, such as llamacpp:guard.gguf, found {against!r}")
+    return load_model(model, engine=engine)
 
 
 def compare(ours: list[ModerationResult], exact: list[ModerationResult]) -> dict[str, Any]:

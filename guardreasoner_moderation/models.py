@@ -31,11 +31,12 @@ CONVERTER_VERSION = 2  # part of the cache key; raised when the conversion to CT
 SHORT_NAMES: Mapping[str, str] = {"embedded": "smollm2-135m"}
 """Names of the adapters that the package ships, and their folders."""
 
-EngineName = Literal["auto", "ctranslate2", "transformers"]
+EngineName = Literal["auto", "ctranslate2", "transformers", "llamacpp", "openai", "vllm"]
 Quantization = Literal["4bit", "8bit"]
-_ENGINES = ("auto", "ctranslate2", "transformers")
+_ENGINES = ("auto", "ctranslate2", "transformers", "llamacpp", "openai", "vllm")
 _QUANTIZATIONS = ("4bit", "8bit")
 _KINDS: Mapping[str, type] = {"chat": bool, "policy": bool, "base": str, "window_tokens": int, "reasoning_tokens": int}
+_FRAME_TOKENS = 1024  # instruction, headings and answers, with room to spare
 _ADAPTERS = Path(__file__).parent / "adapters"
 
 
@@ -133,8 +134,8 @@ class LoadedModel:
     Attributes:
         name: as the caller asked for it.
         engine, spec: what runs, and how it is asked.
-        folder: where its files lie; None for an engine of the caller's own.
-        sha256: of the adapter's or the model's weights.
+        folder: where its files lie; None for a single file, a server's model, and an engine of the caller's own.
+        sha256: of the adapter's or the model's weights; None where they are not at hand.
     """
 
     name: str
@@ -153,12 +154,16 @@ def load_model(
     engine: str = "auto",
     device: str | None = None,
     dtype: str | None = None,
+    spec: str | Path | None = None,
+    server: str | None = None,
+    api_key: str | None = None,
+    tokenizer: str | Path | None = None,
     progress: bool = True,
 ) -> LoadedModel:
     """Finds a model, fetches what is missing, and starts the engine that fits.
 
     Raises:
-        InputError: an unknown engine or quantization.
+        InputError: an unknown engine or quantization, or arguments that do not go together.
         ModelNotFoundError: there is no such model.
         IncompatibleModelError, UnsafeModelError: its files cannot be used.
         WeightsError: the base weights could not be fetched.
@@ -168,14 +173,32 @@ def load_model(
         raise InputError(f"unknown engine {engine!r}{nearest(engine, _ENGINES)}")
     if quantization is not None and quantization not in _QUANTIZATIONS:
         raise InputError(f"unknown quantization {quantization!r}{nearest(str(quantization), _QUANTIZATIONS)}")
-    folder = find_folder(id_or_path, revision=revision)
-    refuse_pickles(folder)
-    spec = _spec_of(folder)
-    digest = weights_sha256(folder)
-    base = base or spec.base
-    light = base is not None and str(base) in weights.BASES
+    if engine == "openai" or (engine == "auto" and server is not None):
+        local = {"base": base, "revision": revision, "quantization": quantization, "device": device, "dtype": dtype}
+        return _served(str(id_or_path), spec, server, api_key, tokenizer, local)
+    remote = {"server": server, "api_key": api_key, "tokenizer": tokenizer}
+    _refuse(remote, f"the {engine} engine runs here; only engine='openai' takes them")
+    path = find_model(id_or_path, revision=revision)
+    refuse_pickles(path)
+    found = _spec_of(path) if spec is None else read_spec(Path(spec))
+    digest = weights_sha256(path)
+    if path.is_file():
+        if engine not in ("auto", "llamacpp"):
+            raise InputError(f"{path} is a GGUF file, which the {engine} engine cannot run; use engine='llamacpp'")
+        _refuse(
+            {"base": base, "quantization": quantization, "dtype": dtype},
+            "a GGUF file is a whole model, whose weights are kept as they are",
+        )
+        from guardreasoner_moderation.engines.llamacpp import LlamaCppEngine
+
+        room = found.window_tokens + found.reasoning_tokens + _FRAME_TOKENS
+        gguf = LlamaCppEngine(path, device=device, context_tokens=max(4096, room))
+        return LoadedModel(str(id_or_path), gguf, found, sha256=digest)
+    base = base or found.base
+    light = is_converted(path) or (base is not None and str(base) in weights.BASES)
     if engine == "auto":
-        engine = "ctranslate2" if light and quantization is None and device in (None, "cpu") else "transformers"
+        plain = is_converted(path) or (quantization is None and device in (None, "cpu"))
+        engine = "ctranslate2" if light and plain else "transformers"
     running: Engine
     if engine == "ctranslate2":
         if quantization is not None:
@@ -184,17 +207,55 @@ def load_model(
             )
         if not light:
             raise IncompatibleModelError(
-                f"{folder} needs the base {base or 'of its own'!s}, which the ctranslate2 engine cannot convert; "
+                f"{path} needs the base {base or 'of its own'!s}, which the ctranslate2 engine cannot convert; "
                 "use engine='transformers'"
             )
         from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
 
-        running = CTranslate2Engine(converted(folder, digest, base=str(base), progress=progress))
+        ready = path if is_converted(path) else converted(path, digest, base=str(base), progress=progress)
+        running = CTranslate2Engine(ready)
+    elif engine == "llamacpp":
+        raise InputError(
+            f"{path} is no GGUF file, which is what the llamacpp engine runs; training/export.py writes one"
+        )
+    elif is_converted(path):
+        raise InputError(f"{path} holds a model in CTranslate2's format; leave engine out, or use engine='ctranslate2'")
+    elif engine == "vllm":
+        from guardreasoner_moderation.engines.vllm import VllmEngine
+
+        running = VllmEngine(path, base=base, quantization=quantization, dtype=dtype)
     else:
         from guardreasoner_moderation.engines.transformers import TransformersEngine
 
-        running = TransformersEngine(folder, base=base, quantization=quantization, device=device, dtype=dtype)
-    return LoadedModel(str(id_or_path), running, spec, folder, digest)
+        running = TransformersEngine(path, base=base, quantization=quantization, device=device, dtype=dtype)
+    return LoadedModel(str(id_or_path), running, found, path, digest)
+
+
+def _served(
+    name: str,
+    spec: str | Path | None,
+    server: str | None,
+    api_key: str | None,
+    tokenizer: str | Path | None,
+    local: Mapping[str, object],
+) -> LoadedModel:
+    """A model that runs on a server; what is known of it lies beside its tokenizer, or in a file of its own."""
+    if server is None:
+        raise InputError("the openai engine needs server=, such as 'http://localhost:8000/v1'")
+    _refuse(local, "the server decides how it runs its model")
+    from guardreasoner_moderation.engines.openai import OpenAIEngine
+
+    folder = None if tokenizer is None else find_folder(tokenizer)
+    known = ModelSpec() if folder is None else _spec_of(folder)
+    found = known if spec is None else read_spec(Path(spec))
+    running = OpenAIEngine(name, server, api_key=api_key, tokenizer=folder)
+    return LoadedModel(name, running, found)
+
+
+def _refuse(arguments: Mapping[str, object], why: str) -> None:
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} cannot be used here: {why}")
 
 
 def converted(
@@ -218,6 +279,16 @@ def converted_folder(digest: str, *, base: str, quantization: str | None = "int8
     return weights.cache_dir() / f"ctranslate2-{kind}-{key}"
 
 
+def find_model(id_or_path: str | Path, *, revision: str | None = None) -> Path:
+    """A model's folder, as :func:`find_folder` finds it, or its GGUF file."""
+    path = Path(id_or_path).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if path.is_file():
+            return path
+        raise ModelNotFoundError(f"there is no file {path}")
+    return find_folder(id_or_path, revision=revision)
+
+
 def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     """The folder of a model: a short name's, a local one, or a repository's in the Hub's cache.
 
@@ -239,42 +310,57 @@ def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     return weights.fetch_repository(name, revision=revision)
 
 
-def refuse_pickles(folder: Path) -> None:
+def is_converted(folder: Path) -> bool:
+    """Whether a folder holds a model in CTranslate2's format, as ``training/export.py`` writes it."""
+    return (folder / "engine.json").is_file()
+
+
+def refuse_pickles(model: Path) -> None:
     """Refuses a folder whose weights are pickles only: reading one can run any code.
 
     Raises:
         UnsafeModelError: there are pickled weights and no safetensors.
         IncompatibleModelError: there are no weights at all.
     """
-    if any(folder.glob("*.safetensors")):
+    if model.is_file() or is_converted(model) or any(model.glob("*.safetensors")):
         return
     pickles = sorted(
-        file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for file in folder.glob(suffix)
+        file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for file in model.glob(suffix)
     )
     if pickles:
         raise UnsafeModelError(
-            f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is read. "
+            f"{model} has its weights in {pickles[0]}, a pickle, which can run code when it is read. "
             "Ask its author for safetensors, or convert it where you trust it."
         )
-    raise IncompatibleModelError(f"{folder} holds no weights: expected adapter_model.safetensors or model.safetensors")
+    raise IncompatibleModelError(f"{model} holds no weights: expected adapter_model.safetensors or model.safetensors")
 
 
-def weights_sha256(folder: Path) -> str:
+def weights_sha256(model: Path) -> str:
     """Hash of a model's weight files, in the order of their names."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    files = [model] if model.is_file() else sorted(model.glob("model.bin" if is_converted(model) else "*.safetensors"))
+    for file in files:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
 
 
-def _spec_of(folder: Path) -> ModelSpec:
-    """The model's own ``moderation.json``, or what upstream's models are like (DESIGN: arXiv 2501.18492)."""
-    if (folder / SPEC_FILE).exists():
-        return read_spec(folder / SPEC_FILE)
-    adapter = folder / "adapter_config.json"
-    if not adapter.exists():
+def spec_beside(file: Path) -> Path:
+    """Where the ``moderation.json`` of a GGUF file stands: ``NAME.moderation.json`` for ``NAME.gguf``."""
+    return file.with_suffix(f".{SPEC_FILE}")
+
+
+def _spec_of(model: Path) -> ModelSpec:
+    """The model's own ``moderation.json``, or what upstream's models are like (DESIGN: arXiv 2501.18492).
+
+    For a GGUF file that of its own name, then one that its folder's files share.
+    """
+    for file in (spec_beside(model), model.parent / SPEC_FILE) if model.is_file() else (model / SPEC_FILE,):
+        if file.exists():
+            return read_spec(file)
+    adapter = model / "adapter_config.json"
+    if model.is_file() or not adapter.exists():
         return ModelSpec()  # upstream's released checkpoints: merged, run on the raw string
     return ModelSpec(chat=True, base=read_json(adapter).get("base_model_name_or_path"))
 
@@ -283,18 +369,18 @@ def prepare(model: str) -> Path:
     """Fetches a model, its base, and converts what the default engine needs converted.
 
     Returns:
-        The folder that is ready.
+        The folder, or the GGUF file, that is ready.
     """
-    folder = find_folder(model)
-    refuse_pickles(folder)
-    base = _spec_of(folder).base
+    path = find_model(model)
+    refuse_pickles(path)
+    base = _spec_of(path).base
     if base is None:
-        return folder
+        return path
     if base in weights.BASES:
-        return converted(folder, weights_sha256(folder), base=base)
+        return converted(path, weights_sha256(path), base=base)
     if not Path(base).is_dir():
         weights.fetch_repository(base)
-    return folder
+    return path
 
 
 def describe(model: str) -> dict[str, str]:
@@ -307,15 +393,16 @@ def describe(model: str) -> dict[str, str]:
         except PackageNotFoundError:
             return "not installed"
 
-    folder = find_folder(model)
-    spec = _spec_of(folder)
-    digest = weights_sha256(folder)
+    path = find_model(model)
+    spec = _spec_of(path)
+    digest = weights_sha256(path)
+    light = is_converted(path) or spec.base in weights.BASES
     facts = {
         "model": model,
-        "folder": str(folder),
+        "file" if path.is_file() else "folder": str(path),
         "weights sha256": digest,
         "prompt format": spec.prompt_format.value + (" in the base's chat template" if spec.chat else ""),
-        "engine": "ctranslate2" if spec.base in weights.BASES else "transformers",
+        "engine": "llamacpp" if path.is_file() else "ctranslate2" if light else "transformers",
         "base": spec.base or "merged",
     }
     if spec.base is not None and spec.base in weights.BASES:

@@ -77,18 +77,30 @@ class Moderator:
         engine: str = "auto",
         device: str | None = None,
         dtype: Literal["bfloat16", "float16", "float32"] | None = None,
+        spec: str | Path | None = None,
+        server: str | None = None,
+        api_key: str | None = None,
+        tokenizer: str | Path | None = None,
         **settings: Any,
     ) -> Moderator:
-        """Loads any PEFT adapter or merged causal language model.
+        """Loads any PEFT adapter, merged causal language model or GGUF file, or uses a model that a server runs.
 
         Args:
-            id_or_path: a short name ("embedded"), a folder, or a repository id on the Hugging Face Hub.
+            id_or_path: a short name ("embedded"), a folder, a GGUF file, or a repository id on the Hugging Face Hub;
+                with ``server`` the name by which the server knows the model.
             base: base model of an adapter, if not the one that the adapter names.
             revision: branch, tag or commit of the repository.
             quantization: load the base in 4 or 8 bit with bitsandbytes (needs CUDA).
-            engine: "auto" takes ctranslate2 for adapters of the embedded base, transformers for all else.
+            engine: "ctranslate2", "transformers", "llamacpp", "vllm" or "openai" (``docs/engines.md``). "auto" takes
+                openai with ``server``, llamacpp for GGUF files, ctranslate2 for adapters of the embedded base, and
+                transformers for all else.
             device: such as "cpu", "cuda:0" or "auto" (spread over what there is).
             dtype: of the weights; default: bfloat16 on a GPU, float32 on a CPU.
+            spec: another ``moderation.json`` than the one beside the weights.
+            server: address of an OpenAI-compatible server, such as "http://localhost:8000/v1".
+            api_key: the server's key; default: the variable GUARDREASONER_SERVER_KEY.
+            tokenizer: for a server: folder or repository id with the model's tokenizer, so that it is sent token ids;
+                a ``moderation.json`` there is read too. Without it control tokens in texts are broken up.
             **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
 
         Raises:
@@ -97,6 +109,7 @@ class Moderator:
             UnsafeModelError: the weights are pickles.
             WeightsError: weights could not be fetched.
             MissingDependencyError: an extra is not installed.
+            InputError: arguments that do not go together.
         """
         model = load_model(
             id_or_path,
@@ -106,6 +119,10 @@ class Moderator:
             engine=engine,
             device=device,
             dtype=dtype,
+            spec=spec,
+            server=server,
+            api_key=api_key,
+            tokenizer=tokenizer,
         )
         moderator = cls.__new__(cls)
         moderator._set_up(model, **settings)

@@ -104,6 +104,41 @@ def test_an_unknown_model_is_not_found(name: str, message: str) -> None:
         find_folder(name)
 
 
+def test_a_gguf_file_has_the_spec_of_its_name_then_of_its_folder_then_upstreams(tmp_path: Path) -> None:
+    file = tmp_path / "guard-8b.Q8_0.gguf"
+    file.touch()
+    assert describe(str(file))["prompt format"] == "guardreasoner"
+    write_spec(tmp_path, base=None)
+    assert describe(str(file))["window tokens"] == "300"
+    write_spec(tmp_path, base=None, window_tokens=700).rename(tmp_path / "guard-8b.Q8_0.moderation.json")
+    assert describe(str(file))["window tokens"] == "700"
+    assert describe(str(file))["engine"] == "llamacpp"
+
+
+def test_a_gguf_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no file .*guard\.gguf"):
+        load_model(tmp_path / "guard.gguf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"engine": "transformers"}, "is a GGUF file, which the transformers engine cannot run"),
+        ({"quantization": "4bit"}, "quantization cannot be used here: a GGUF file is a whole model"),
+        ({"base": "smollm2-135m"}, "base cannot be used here"),
+    ],
+)
+def test_a_gguf_file_is_taken_as_it_is(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
+    (tmp_path / "guard.gguf").touch()
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path / "guard.gguf", **arguments)  # type: ignore[arg-type]
+
+
+def test_the_llamacpp_engine_takes_no_folder(tiny_adapter: Path) -> None:
+    with pytest.raises(InputError, match=r"no GGUF file.*training/export\.py"):
+        load_model(tiny_adapter, engine="llamacpp")
+
+
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="is a file"):
         find_folder(write_spec(tmp_path))
