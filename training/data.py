@@ -2,21 +2,28 @@
 
 The file format is one JSON object a line with ``id, source, license, split, prompt, response, request, completion,
 response_harm, category, reasoning, flag``; ``reasoning`` maps each task to its steps and may be missing, which leaves
-the item to verdict mode.
+the item to verdict mode. A conversation stands as chat ``messages`` in place of ``prompt`` and ``response``.
+
+    python -m training.data DATA ... --benchmarks BENCHMARKS --out train.jsonl
+
+makes such a file out of others, the Hub's and your own; it is told in :mod:`training.prepare`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.interactions import Interaction, to_interaction
 from guardreasoner_moderation.prompts import Prompt, PromptFormat, Span, build_prompt, target_pieces
 from guardreasoner_moderation.results import LABELS, Category, Label, Mode, Task
+
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
 
 _LABEL_KEYS = {Task.REQUEST: "request", Task.COMPLETION: "completion", Task.RESPONSE: "response_harm"}
 
@@ -26,7 +33,7 @@ class LabelledInteraction:
     """One interaction with its labels and, where somebody wrote it, the reasoning that leads to them.
 
     ``labels`` lacks the tasks that do not apply: a prompt without a response has a request label only. ``doubtful``
-    marks a label that a second reader found plainly wrong.
+    marks a label that a second reader found plainly wrong. ``style`` is a word of the data's own for a kind of item.
     """
 
     id: str
@@ -38,6 +45,7 @@ class LabelledInteraction:
     category: Category | None
     reasoning: Mapping[Task, tuple[str, ...]]
     doubtful: bool
+    style: str | None = None
 
     @property
     def can_think(self) -> bool:
@@ -60,7 +68,7 @@ def read_interactions(path: Path) -> list[LabelledInteraction]:
         if not line.strip():
             continue
         try:
-            items.append(_read_row(json.loads(line)))
+            items.append(read_row(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             reason = f"the key {exc} is missing" if isinstance(exc, KeyError) else str(exc)
             raise InputError(f"{path}, line {number}: {reason}") from exc
@@ -69,7 +77,39 @@ def read_interactions(path: Path) -> list[LabelledInteraction]:
     return items
 
 
-def _read_row(row: Mapping[str, Any]) -> LabelledInteraction:
+def read_row(row: Mapping[str, Any]) -> LabelledInteraction:
+    """Reads one object of the format.
+
+    Raises:
+        KeyError: a key is missing.
+        ValueError: a value is none that its key may have.
+    """
+    if row["split"] not in SPLITS:
+        raise ValueError(f"unknown split {row['split']!r}{nearest(str(row['split']), SPLITS)}")
+    texts = ("messages",) if "messages" in row else ("prompt", "response")
+    interaction = to_interaction({key: row[key] for key in texts if key in row})
+    judgement = read_judgement(row)
+    if interaction.response is None and len(judgement["labels"]) > 1:
+        raise ValueError("a response is labelled, but there is no response")
+    return LabelledInteraction(
+        id=row["id"],
+        source=row["source"],
+        license=row["license"],
+        split=row["split"],
+        interaction=interaction,
+        **judgement,
+        doubtful=bool(row.get("flag")),
+        style=row.get("style"),
+    )
+
+
+def read_judgement(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels, category and reasoning of one object, as keywords for :class:`LabelledInteraction`.
+
+    Raises:
+        KeyError: there is no request label.
+        ValueError: a label, category or task is unknown.
+    """
     labels = {}
     for task, key in _LABEL_KEYS.items():
         if row.get(key) is not None:
@@ -79,17 +119,48 @@ def _read_row(row: Mapping[str, Any]) -> LabelledInteraction:
             labels[task] = label
     if Task.REQUEST not in labels:
         raise KeyError("request")
-    return LabelledInteraction(
-        id=row["id"],
-        source=row["source"],
-        license=row["license"],
-        split=row["split"],
-        interaction=to_interaction({"prompt": row["prompt"], "response": row.get("response")}),
-        labels=labels,
-        category=None if row.get("category") is None else Category(row["category"]),
-        reasoning={Task(task): tuple(steps) for task, steps in (row.get("reasoning") or {}).items() if steps},
-        doubtful=bool(row.get("flag")),
-    )
+    return {
+        "labels": labels,
+        "category": None if row.get("category") is None else Category(row["category"]),
+        "reasoning": {Task(task): tuple(steps) for task, steps in (row.get("reasoning") or {}).items() if steps},
+    }
+
+
+def to_row(item: LabelledInteraction) -> dict[str, Any]:
+    """The object that :func:`read_row` reads back."""
+    row: dict[str, Any] = {"id": item.id, "source": item.source, "license": item.license, "split": item.split}
+    interaction = item.interaction
+    if interaction.history or interaction.system is not None:
+        turns = [
+            ("system", interaction.system),
+            *((turn.role, turn.text) for turn in interaction.history),
+            ("user", interaction.prompt),
+            ("assistant", interaction.response),
+        ]
+        row["messages"] = [{"role": role, "content": text} for role, text in turns if text is not None]
+    else:
+        row |= {"prompt": interaction.prompt, "response": interaction.response}
+    row |= judgement_row(item)
+    row["flag"] = item.doubtful
+    return row if item.style is None else {**row, "style": item.style}
+
+
+def judgement_row(item: LabelledInteraction) -> dict[str, Any]:
+    """What :func:`read_judgement` reads back."""
+    return {
+        **{key: item.labels.get(task) for task, key in _LABEL_KEYS.items()},
+        "category": item.category,
+        "reasoning": {task: list(steps) for task, steps in item.reasoning.items()} or None,
+    }
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Writes a JSONL file, which is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    os.replace(new, file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +216,11 @@ def build_example(
         weights += [first] + [rest] * (len(piece) - 1)
         ids += piece
     return Example((*ids, eos_id), (*weights, 1.0), tuple(labels))
+
+
+if __name__ == "__main__":
+    import typer
+
+    from training.prepare import main
+
+    typer.run(main)

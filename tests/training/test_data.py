@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from guardreasoner_moderation.engines.encoding import SpanEncoder
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.prompts import PromptFormat, build_prompt, opening
 from guardreasoner_moderation.results import Category, Label, Mode, Task
-from training.data import Example, LabelledInteraction, build_example, read_interactions
+from training.data import Example, LabelledInteraction, build_example, read_interactions, to_row, write_rows
 
 ROW = {
     "id": "own-1",
@@ -29,14 +30,14 @@ ROW = {
 }
 
 
-def write_rows(folder: Path, *rows: Any) -> Path:
+def write_lines(folder: Path, *rows: Any) -> Path:
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
 
 def read_row(folder: Path, **changes: Any) -> LabelledInteraction:
-    (item,) = read_interactions(write_rows(folder, {**ROW, **changes}))
+    (item,) = read_interactions(write_lines(folder, {**ROW, **changes}))
     return item
 
 
@@ -83,14 +84,14 @@ def test_a_prompt_alone_has_one_label(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_row_names_file_and_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    file = write_rows(tmp_path, ROW, {**ROW, **changes})
+    file = write_lines(tmp_path, ROW, {**ROW, **changes})
     with pytest.raises(InputError, match=rf"rows\.jsonl, line 2: .*{message}"):
         read_interactions(file)
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no interactions"):
-        read_interactions(write_rows(tmp_path))
+        read_interactions(write_lines(tmp_path))
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
@@ -135,3 +136,35 @@ def test_answers_alone_under_a_think_prompt(tmp_path: Path, encoder: SpanEncoder
     text = encoder._frame.decode(list(example.ids), skip_special_tokens=False)
     assert "/think" in text
     assert "assistant\nAnswers:\nRequest: harmful\n" in text
+
+
+def test_a_labelled_response_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 1: a response is labelled, but there is no response"):
+        read_row(tmp_path, response=None)
+
+
+@pytest.mark.parametrize("changes", [{}, {"style": "short"}, {"reasoning": None, "category": None, "flag": "wrong"}])
+def test_a_row_is_written_as_it_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    item = read_row(tmp_path, **changes)
+    write_rows([to_row(item)], tmp_path / "again" / "rows.jsonl")
+    assert read_interactions(tmp_path / "again" / "rows.jsonl") == [item]
+
+
+def test_a_conversation_is_written_as_messages(tmp_path: Path) -> None:
+    roles = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Letters?"), ("assistant", "No.")]
+    messages = [{"role": role, "content": content} for role, content in roles]
+    row = {key: value for key, value in ROW.items() if key not in ("prompt", "response")} | {"messages": messages}
+    (item,) = read_interactions(write_lines(tmp_path, row))
+    assert item.interaction.system == "Be kind."
+    assert len(item.interaction.history) == 2
+    assert to_row(item)["messages"] == messages
+
+
+def test_a_file_that_could_not_be_written_whole_is_not_there(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"id": "a"}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_rows(rows(), tmp_path / "rows.jsonl")
+    assert not (tmp_path / "rows.jsonl").exists()
