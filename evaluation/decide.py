@@ -14,7 +14,7 @@ Exit codes, for scripts: 0 publish (of a training run: stop, and evaluate the na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -194,7 +194,11 @@ def _decide_folder(run: Path, benchmark: str, metric: str, baseline: float, succ
     name = metric or Metric.ACCURACY.value
     if name not in set(Metric):
         raise InputError(f"unknown metric {name!r}{nearest(name, Metric)}")
-    return decide(read_run(run).part(benchmark), Metric(name), baseline, success)
+    finished = read_run(run)
+    decision = decide(finished.part(benchmark), Metric(name), baseline, success)
+    # A decision outlives the run folder: it has to tell which weights it is about.
+    about = {"model": dict(finished.results["model"]), "mode": finished.mode}
+    return replace(decision, figures={**about, **decision.figures})
 
 
 def _clear(value: float, items: int, line: float) -> bool:

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes the embedded adapter again, step by step: data, training, calibration, evaluation, decision, card.
+#
+#     scripts/reproduce_embedded.sh DATA BENCHMARKS [OUT] [--dry-run]
+#
+# DATA holds the files that the recipe names (training/README.md), BENCHMARKS the benchmark files (evaluation/README.md);
+# OUT is runs/reproduction by default. Needs pip install -e '.[train,eval,release]', two CPU cores and 6 GB of memory.
+# What it takes and what should come out is printed first, from the committed run; both stand side by side at the end.
+# Machines and versions differ in their last digits, and training makes more of that: expect figures within the intervals.
+# A step that was stopped goes on when the script is run again. --dry-run prints the commands.
+#
+# Of the environment: RECIPE, EVALUATE (benchmarks of the verdict run), DECIDE (the one that decides, and that think mode
+# runs on), THINK_ITEMS, PYTHON.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python}
+RECIPE=${RECIPE:-training/recipes/embedded.yaml}
+EVALUATE=${EVALUATE:-all}
+DECIDE=${DECIDE:-WildGuardTest1554}
+THINK_ITEMS=${THINK_ITEMS:-300}
+COMMITTED=guardreasoner_moderation/adapters/smollm2-135m
+
+dry=
+places=()
+for word in "$@"; do
+    if [ "$word" = --dry-run ]; then dry=1; else places+=("$word"); fi
+done
+if [ "${#places[@]}" -lt 2 ] || [ "${#places[@]}" -gt 3 ]; then
+    echo "usage: scripts/reproduce_embedded.sh DATA BENCHMARKS [OUT] [--dry-run]" >&2
+    exit 2
+fi
+DATA=${places[0]} BENCHMARKS=${places[1]} OUT=${places[2]:-runs/reproduction}
+for folder in "$DATA" "$BENCHMARKS"; do
+    if [ -z "$dry" ] && [ ! -d "$folder" ]; then
+        echo "there is no folder $folder" >&2
+        exit 2
+    fi
+done
+ADAPTER=$OUT/adapter
+
+step() {
+    echo "+ $*"
+    [ -n "$dry" ] || "$@"
+}
+
+step "$PYTHON" -m model_cards.compare "$COMMITTED"
+
+# 1. Data: what is in it, under which licences, and that no benchmark is (minutes).
+step "$PYTHON" -m training.data "$DATA" --benchmarks "$BENCHMARKS"
+
+# 2. Training: the adapter, and run.json with the loss of every step.
+step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$DATA" --out "$OUT"
+
+# 3. Calibration on the validation split; how the adapter is asked is taken from the committed one.
+[ -n "$dry" ] || [ -e "$ADAPTER/moderation.json" ] || cp "$COMMITTED/moderation.json" "$ADAPTER/"
+step "$PYTHON" -m training.calibrate "$ADAPTER" "$RECIPE" --data-dir "$DATA" --out "$OUT" --think-items 320
+
+# 4. Evaluation: verdict mode in full, think mode on a fixed sample.
+step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$EVALUATE" \
+    --mode verdict --out "$OUT/verdict"
+step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$DECIDE" \
+    --mode think --limit "$THINK_ITEMS" --seed 0 --out "$OUT/think"
+
+# 5. Decision: exit code 0 publish, 1 continue training, 3 not decided yet; the card prints it.
+step "$PYTHON" -m evaluation.decide "$OUT/verdict" --benchmark "$DECIDE" -o "$OUT/decision.json" || [ $? -ne 2 ]
+
+# 6. Card.
+step "$PYTHON" -m model_cards.card "$OUT" --name guardreasoner-smollm2-135m \
+    --results "$OUT/verdict/results.json" "$OUT/think/results.json" -o "$OUT/README.md"
+
+step "$PYTHON" -m model_cards.compare "$COMMITTED" "$OUT" --results "$OUT/verdict/results.json" "$OUT/think/results.json"

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from example_cards import EMBEDDED, make_run, results, sha256_of_run, write
+from typer import Typer
+from typer.testing import CliRunner
+
+from model_cards.compare import main
+
+APP = Typer()
+APP.command()(main)
+
+
+def line(output: str, name: str) -> list[str]:
+    (found,) = (one for one in output.splitlines() if one.startswith(name))
+    return found.removeprefix(name).split()
+
+
+def test_what_to_expect_is_told_from_the_committed_run() -> None:
+    done = CliRunner().invoke(APP, [str(EMBEDDED)])
+    assert done.exit_code == 0, done.output
+    assert float(line(done.output, "training, hours")[0]) > 0
+    assert "WildGuardTest1554, verdict" in done.output
+
+
+def test_a_reproduction_stands_beside_with_what_it_lacks(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    rows = {"WildGuardTest1554": {"task": "request", "n": 1554, "available": 1554}}
+    file = write(tmp_path / "r.json", results(sha256_of_run(run), benchmarks=rows))
+    done = CliRunner().invoke(APP, [str(EMBEDDED), str(run), "--results", str(file)])
+    assert done.exit_code == 0, done.output
+    assert line(done.output, "training, steps")[-1] == "20"
+    assert line(done.output, "WildGuardTest1554, verdict, 1554 items, f1, %")[-3:] == ["75.0", "[68.0,", "81.0]"]
+    assert line(done.output, "WildGuardTest1554, think, 300 of 1554 items, f1, %")[-2:] == ["not", "measured"]
