@@ -1,4 +1,4 @@
-"""The command line: ``guardreasoner classify``, ``batch``, ``serve``, ``pull`` and ``info``."""
+"""The command line: ``guardreasoner classify``, ``batch``, ``serve``, ``demo``, ``pull`` and ``info``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ app = typer.Typer(
 )
 
 _SERVE = ServerSettings()
-ModelOption = Annotated[str, typer.Option(help="Short name, folder or repository id of the model.")]
+ModelOption = Annotated[str, typer.Option(help="Short name, folder, GGUF file or repository id of the model.")]
+EngineOption = Annotated[str, typer.Option(help="ctranslate2, transformers, llamacpp, vllm, openai; or what fits.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(help="Address of an OpenAI-compatible server that runs the model; its key: GUARDREASONER_SERVER_KEY."),
+]
+TokenizerOption = Annotated[str | None, typer.Option(help="With --server: folder or repository id of the tokenizer.")]
 
 
 def main() -> None:
@@ -66,6 +72,9 @@ def classify(
         float | None, typer.Option(help="Score from which a request or response is flagged; default: the model's.")
     ] = None,
     model: ModelOption = "embedded",
+    engine: EngineOption = "auto",
+    server: ServerOption = None,
+    tokenizer: TokenizerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a request and, if given, a response. Exit code: 0 not flagged, 1 flagged, 2 error."""
@@ -76,7 +85,7 @@ def classify(
     from guardreasoner_moderation.moderator import Moderator
 
     settings: dict[str, Any] = {"mode": mode, "thresholds": threshold}
-    with Moderator(model) as guard:
+    with Moderator.from_pretrained(model, engine=engine, server=server, tokenizer=tokenizer) as guard:
         if as_json:
             result = guard.classify(text, response, **settings)
             typer.echo(result.to_json())
@@ -93,6 +102,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = _SERVE.host,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = _SERVE.port,
     model: ModelOption = "embedded",
+    engine: EngineOption = "auto",
+    server: ServerOption = None,
+    tokenizer: TokenizerOption = None,
     mode: Annotated[str, typer.Option(help="think, verdict or auto, for requests that do not say.")] = _SERVE.mode,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which a request or response is flagged; default: the model's.")
@@ -141,7 +153,8 @@ def serve(
     from guardreasoner_moderation.moderator import Moderator
     from guardreasoner_moderation.server.running import bind
 
-    with bind(host, port) as listener, Moderator(model, thresholds=threshold, batch_size=max_batch) as guard:
+    load = partial(Moderator.from_pretrained, model, engine=engine, server=server, tokenizer=tokenizer)
+    with bind(host, port) as listener, load(thresholds=threshold, batch_size=max_batch) as guard:
         typer.echo(f"guardreasoner: serving {model} on {host} port {listener.getsockname()[1]}", err=True)
         if api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
             typer.echo("guardreasoner: no API key is set, so everyone who can reach this port may use it", err=True)
@@ -178,6 +191,8 @@ def batch(
         bool, typer.Option("--retry-errors", help="Judge the rows of a finished OUT that have an error again.")
     ] = False,
     engine: Annotated[str, typer.Option(help="ray for a Ray cluster, or an engine of this machine.")] = "auto",
+    server: ServerOption = None,
+    tokenizer: TokenizerOption = None,
     address: Annotated[
         str | None, typer.Option(help="Ray: the cluster, such as auto; default: one of this machine alone.")
     ] = None,
@@ -196,7 +211,14 @@ def batch(
     from guardreasoner_moderation.batch.progress import ProgressView
     from guardreasoner_moderation.moderator import Moderator
 
-    load = partial(Moderator, model, engine=worker_engine if engine == "ray" else engine, batch_size=batch_size)
+    load = partial(
+        Moderator.from_pretrained,
+        model,
+        engine=worker_engine if engine == "ray" else engine,
+        server=server,
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+    )
     runner: Runner
     if engine == "ray":
         from guardreasoner_moderation.batch.cluster import RayRunner
@@ -221,6 +243,20 @@ def batch(
         )
     typer.echo(json.dumps(summary.to_dict(), ensure_ascii=False) if as_json else str(summary))
     raise typer.Exit(EXIT_UNJUDGED if summary.unjudged else 0)
+
+
+@app.command()
+def demo(
+    model: Annotated[list[str] | None, typer.Option(help="A model to choose from; may be given again.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 7860 on.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Show a page to try the models in: one text, a file, benchmarks."""
+    from guardreasoner_moderation.demo import DemoSettings
+    from guardreasoner_moderation.demo import run as run_demo
+
+    run_demo(DemoSettings(tuple(model or ("embedded",)), host, port, open_browser))
 
 
 @app.command()

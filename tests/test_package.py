@@ -83,6 +83,7 @@ def test_imports_point_one_way() -> None:
         {"judge", "streaming", "rendering", "guarding"},
         {"moderator"},
         {"batch", "server"},
+        {"demo"},
         {"cli"},
     ]
     rank = {name: number for number, names in enumerate(order) for name in names}
