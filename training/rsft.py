@@ -8,17 +8,10 @@ validation split, the newest resumable checkpoint and, at the end, the adapter.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import os
-import platform
 import random
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,20 +19,35 @@ import typer
 
 from guardreasoner_moderation import weights
 from guardreasoner_moderation.errors import InputError
-from guardreasoner_moderation.results import LABELS, Label, Mode, Task
-from training.data import Example, LabelledInteraction, build_example, read_interactions
+from guardreasoner_moderation.results import Mode
+from training.curves import write_curves
+from training.data import TRAIN, VALIDATION, Example, LabelledInteraction, build_example, read_interactions
 from training.recipe import DataSource, Recipe, read_recipe
+from training.run_folder import (
+    adapter_weights,
+    load_best,
+    load_progress,
+    refuse_late_cut,
+    refuse_other_run,
+    save_best,
+    save_progress,
+    write_record,
+)
+from training.validation import validate
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from guardreasoner_moderation.checkpoint import Checkpoint
 
+_SMALLEST_BUDGET = 128  # tokens of a forward pass; where even these do not fit, the machine is too small
+
 
 def main(
     recipe_file: Annotated[Path, typer.Argument(help="A recipe, such as training/recipes/embedded.yaml.")],
     data_dir: Annotated[Path, typer.Option(help="Folder with the recipe's data files.")],
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],
+    start: Annotated[Path | None, typer.Option(help="Adapter folder to go on from, for a second round.")] = None,
 ) -> None:
     """Train an adapter."""
     import torch
@@ -47,10 +55,8 @@ def main(
 
     from guardreasoner_moderation.checkpoint import read_gguf
     from guardreasoner_moderation.engines.encoding import SpanEncoder
-    from training.packed import loss_sum, micro_batches, pack
 
     recipe = read_recipe(recipe_file)
-    out.mkdir(parents=True, exist_ok=True)
     refuse_other_run(out, recipe)
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
@@ -59,14 +65,128 @@ def main(
     encoder = SpanEncoder(checkpoint.tokenizer)
     eos_id = checkpoint.tokens.index(checkpoint.eos_token)
     sources = [(source, read_interactions(data_dir / source.file)) for source in recipe.data]
-    validation = [
-        build_example(item, Mode.VERDICT, encoder.encode, eos_id)
-        for _, items in sources
-        for item in items
-        if item.split == "validation" and not item.doubtful
-    ]
-    random.Random(recipe.seed).shuffle(validation)
+    held_out = [item for _, items in sources for item in items if item.split == VALIDATION and not item.doubtful]
+    random.Random(recipe.seed).shuffle(held_out)
+    validation = [build_example(item, Mode.VERDICT, encoder.encode, eos_id) for item in held_out]
+    styles = [item.style or item.source for item in held_out]
+    batches, too_long = make_batches(recipe, sources, encoder, eos_id)
+    if not batches:
+        raise InputError(f"nothing to learn from: all {too_long} items are longer than {recipe.max_tokens} tokens")
+    tokens_to_come = [sum(map(len, batch)) for batch in batches]
+    typer.echo(
+        f"{sum(map(len, batches))} sequences in {len(batches)} steps, {sum(tokens_to_come)} tokens; {too_long} items "
+        f"left out as longer than {recipe.max_tokens} tokens; {len(validation)} validation items"
+    )
 
+    model = add_adapter(checkpoint, recipe, start)
+    base: Any = model.get_base_model()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
+    )
+    decay_steps = round(recipe.decay_share * len(batches))
+    schedule = get_wsd_schedule(
+        optimizer,
+        recipe.warmup_steps,
+        num_decay_steps=decay_steps,
+        num_stable_steps=len(batches) - recipe.warmup_steps - decay_steps,
+        decay_type="linear",
+    )
+    progress = load_progress(out, model, optimizer, schedule)
+    refuse_late_cut(progress, len(batches) - decay_steps)
+    budget = recipe.token_budget
+    seconds_before, tokens_before = progress["seconds"], progress["tokens"]
+    started = saved = time.monotonic()
+
+    for step in range(progress["step"], len(batches)):
+        loss, budget = gradients(base, batches[step], budget, recipe.precision)
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        now = time.monotonic()
+        progress["step"] = step + 1
+        progress["tokens"] += tokens_to_come[step]
+        progress["seconds"] = seconds_before + now - started
+        progress["losses"].append(round(loss, 5))
+        if (step + 1) % 10 == 0:
+            rate = (progress["tokens"] - tokens_before) / (now - started)
+            left = sum(tokens_to_come[step + 1 :]) / rate
+            mean = sum(progress["losses"][-10:]) / 10
+            typer.echo(
+                f"step {step + 1}/{len(batches)}  loss {mean:.3f}  {rate:.0f} tokens/s  {left / 60:.0f} minutes left"
+            )
+        last = step + 1 == len(batches)
+        if (step + 1) % recipe.eval_steps == 0 or last:
+            few = slice(recipe.eval_items)
+            with autocast(recipe.precision):
+                figures = validate(base, validation[few], styles[few], checkpoint, budget)
+            if all(figures["loss"] < look["loss"] for look in progress["validation"]):
+                save_best(out, model, step + 1)
+            progress["validation"].append({"step": step + 1, **figures})
+            typer.echo(json.dumps(progress["validation"][-1]))
+        if now - saved > 60 * recipe.save_minutes or last:
+            save_progress(out, model, progress, optimizer, schedule)
+            saved = time.monotonic()
+
+    best_step = load_best(out, model)
+    for parameter in parameters:  # half the size; what is evaluated and released is this rounded adapter
+        parameter.data = parameter.data.half().float()
+    with autocast(recipe.precision):
+        final = {"step": best_step, **validate(base, validation, styles, checkpoint, budget)}
+    for parameter in parameters:
+        parameter.data = parameter.data.half()
+    model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
+    write_record(
+        out, recipe, data_dir, sources, progress, best=final, started_from=start and start.name, too_long=too_long
+    )
+    write_curves(out)
+    typer.echo(f"adapter of step {best_step} written to {out / 'adapter'}: {json.dumps(final)}")
+
+
+def gradients(model: Any, batch: Sequence[Example], budget: int, precision: str) -> tuple[float, int]:
+    """One step's gradients, summed over passes of at most ``budget`` tokens.
+
+    Where a pass does not fit into memory, the step starts anew with half the budget.
+
+    Returns:
+        The weighted mean loss, and the budget that did.
+    """
+    import torch
+
+    from training.packed import loss_sum, micro_batches, pack
+
+    total_weight = sum(sum(one.weights) for one in batch)
+    while True:
+        loss = 0.0
+        try:
+            for run in micro_batches(sorted(batch, key=lambda one: one.ids), budget):
+                with autocast(precision):
+                    part = loss_sum(model, pack(run)) / total_weight
+                part.backward()  # type: ignore[no-untyped-call]
+                loss += part.item()
+            return loss, budget
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as exc:
+            out_of_memory = not isinstance(exc, RuntimeError) or "allocate memory" in str(exc)
+            if not out_of_memory or budget // 2 < _SMALLEST_BUDGET:
+                raise
+            budget //= 2
+            model.zero_grad(set_to_none=True)
+            typer.echo(f"a forward pass did not fit into memory; going on with {budget} tokens in a pass")
+
+
+def autocast(precision: str) -> Any:
+    """The context in which the matrix products are computed in bfloat16, if so wished."""
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def make_batches(
+    recipe: Recipe, sources: Sequence[tuple[DataSource, list[LabelledInteraction]]], encoder: Any, eos_id: int
+) -> tuple[list[list[Example]], int]:
+    """All steps of all epochs, and how many items were left out as too long."""
     batches: list[list[Example]] = []
     too_long = 0
     for epoch in range(recipe.epochs):
@@ -86,74 +206,7 @@ def main(
             [sequence for sequences in shown[start : start + recipe.batch_size] for sequence in sequences]
             for start in range(0, len(shown), recipe.batch_size)
         ]
-    if recipe.max_steps:
-        batches = batches[: recipe.max_steps]
-    tokens_to_come = [sum(map(len, batch)) for batch in batches]
-    typer.echo(
-        f"{sum(map(len, batches))} sequences in {len(batches)} steps, {sum(tokens_to_come)} tokens; {too_long} items "
-        f"left out as longer than {recipe.max_tokens} tokens; {len(validation)} validation items"
-    )
-
-    model = add_adapter(checkpoint, recipe)
-    base: Any = model.get_base_model()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
-    )
-    decay_steps = round(recipe.decay_share * len(batches))
-    schedule = get_wsd_schedule(
-        optimizer,
-        recipe.warmup_steps,
-        num_decay_steps=decay_steps,
-        num_stable_steps=len(batches) - recipe.warmup_steps - decay_steps,
-        decay_type="linear",
-    )
-    progress = load_progress(out, model, optimizer, schedule)
-    started = saved = time.monotonic()
-    tokens_here = 0
-
-    for step in range(progress["step"], len(batches)):
-        batch = batches[step]
-        total_weight = sum(sum(one.weights) for one in batch)
-        loss = 0.0
-        for run in micro_batches(sorted(batch, key=lambda one: one.ids), recipe.token_budget):
-            part = loss_sum(base, pack(run)) / total_weight
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-
-        now = time.monotonic()
-        tokens_here += tokens_to_come[step]
-        progress["step"] = step + 1
-        progress["tokens"] += tokens_to_come[step]
-        progress["losses"].append(round(loss, 5))
-        if (step + 1) % 10 == 0:
-            left = (now - started) / tokens_here * sum(tokens_to_come[step + 1 :])
-            mean = sum(progress["losses"][-10:]) / 10
-            rate = tokens_here / (now - started)
-            typer.echo(
-                f"step {step + 1}/{len(batches)}  loss {mean:.3f}  {rate:.0f} tokens/s  {left / 60:.0f} minutes left"
-            )
-        last = step + 1 == len(batches)
-        if (step + 1) % recipe.eval_steps == 0 or last:
-            looked_at = validation if last else validation[: recipe.eval_items]
-            figures = {"step": step + 1, **validate(base, looked_at, checkpoint, recipe.token_budget)}
-            progress["validation"].append(figures)
-            typer.echo(json.dumps(figures))
-        if now - saved > 60 * recipe.save_minutes or last:
-            progress["seconds"] += time.monotonic() - started - progress.pop("counted", 0.0)
-            progress["counted"] = time.monotonic() - started
-            save_progress(out, model, optimizer, schedule, progress)
-            saved = time.monotonic()
-
-    for parameter in parameters:  # half the size; what is evaluated and released is this rounded adapter
-        parameter.data = parameter.data.half()
-    model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
-    write_record(out, recipe, data_dir, progress, too_long)
-    typer.echo(f"adapter written to {out / 'adapter'}")
+    return batches[: recipe.max_steps or None], too_long
 
 
 def draw_epoch(
@@ -165,15 +218,23 @@ def draw_epoch(
         dice = random.Random(f"{recipe.seed} {epoch} {source.file}")
         for item in items:
             thinks = dice.random() < source.think_share and item.can_think
-            if item.split == "train" and not item.doubtful:
+            if item.split == TRAIN and not item.doubtful:
                 drawn.append((item, thinks))
     random.Random(recipe.seed + epoch).shuffle(drawn)
     return drawn
 
 
-def add_adapter(checkpoint: Checkpoint, recipe: Recipe) -> PeftModel:
-    """The base model in float32 with a fresh LoRA on every linear layer of the decoder."""
-    from peft import LoraConfig, get_peft_model
+def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = None) -> PeftModel:
+    """The base model with a LoRA on every linear layer of the decoder: a fresh one, or that of ``start``.
+
+    The adapter is in float32. With ``precision: bf16`` the base, which does not learn, is in bfloat16.
+
+    Raises:
+        InputError: the adapter to start from does not fit the recipe or the base.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     from guardreasoner_moderation.engines.transformers import llama_from_checkpoint
     from training.packed import ATTENTION
@@ -181,132 +242,30 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe) -> PeftModel:
     model = llama_from_checkpoint(checkpoint)
     model.set_attn_implementation(ATTENTION)
     model.name_or_path = weights.BASES[recipe.base].source  # peft writes it into the adapter's configuration
+    if recipe.precision == "bf16":
+        model.bfloat16()
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=0.0,  # on a CPU drawing its masks costs as much as the model
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         layers_to_transform=list(range(recipe.first_layer, checkpoint.shape.layers)),
+        use_rslora=recipe.rank_stabilized,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
-
-
-def validate(model: Any, examples: Sequence[Example], checkpoint: Checkpoint, token_budget: int) -> dict[str, Any]:
-    """Figures of the verdict mode, each label judged after the true ones before it.
-
-    Returns:
-        For each task the count, accuracy, F1 of the risky label at 0.5 and area under the precision-recall curve.
-    """
-    import torch
-    from sklearn.metrics import accuracy_score, average_precision_score, f1_score
-
-    from training.packed import logits_at, micro_batches, pack
-
-    def first_token(label: Label) -> int:
-        ids: list[int] = checkpoint.tokenizer.encode(f" {label.value}").ids
-        return ids[0]
-
-    scores: dict[Task, list[tuple[bool, float]]] = {}
-    model.eval()
-    with torch.inference_mode():
-        for run in micro_batches(sorted(examples, key=len), token_budget):
-            batch = pack(run)
-            slots = [
-                (path[position - 1], task, label)
-                for path, example in zip(batch.paths, run, strict=True)
-                for position, task, label in example.labels
-            ]
-            logits = logits_at(model, batch, torch.tensor([row for row, _, _ in slots]))
-            for row, (_, task, label) in zip(logits, slots, strict=True):
-                risky, other = (row[first_token(word)].item() for word in LABELS[task])
-                scores.setdefault(task, []).append((label is LABELS[task][0], 1 / (1 + math.exp(other - risky))))
-    model.train()
-    figures = {}
-    for task, pairs in scores.items():
-        truth, score = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        chosen = [value >= 0.5 for value in score]
-        figures[task.value] = {
-            "n": len(pairs),
-            "accuracy": round(float(accuracy_score(truth, chosen)), 4),
-            "f1": round(float(f1_score(truth, chosen, zero_division=0.0)), 4),
-            "auprc": round(float(average_precision_score(truth, score)), 4) if any(truth) else None,
-        }
-    return figures
-
-
-def refuse_other_run(out: Path, recipe: Recipe) -> None:
-    """Writes the recipe into a new run folder; in an old one, insists that it is the same."""
-    file = out / "recipe.json"
-    content = json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
-    if file.exists() and file.read_text(encoding="utf-8") != content:
-        raise InputError(f"{out} holds a run of another recipe ({file}); choose another --out")
-    file.write_text(content, encoding="utf-8")
-
-
-def load_progress(out: Path, model: PeftModel, *states: Any) -> dict[str, Any]:
-    """The newest whole checkpoint, or a fresh start."""
-    import torch
-    from peft import set_peft_model_state_dict
-
-    file = out / "checkpoint.pt"
-    if not file.exists():
-        return {"step": 0, "tokens": 0, "seconds": 0.0, "losses": [], "validation": []}
-    saved = torch.load(file, weights_only=True)
-    set_peft_model_state_dict(model, saved["adapter"])
-    for state, content in zip(states, saved["states"], strict=True):
-        state.load_state_dict(content)
-    progress: dict[str, Any] = saved["progress"]
-    typer.echo(f"resumed at step {progress['step']}")
-    return progress
-
-
-def save_progress(out: Path, model: PeftModel, *states_and_progress: Any) -> None:
-    """Replaces the checkpoint in one move, so that a kill leaves the old or the new one, whole."""
-    import torch
-    from peft import get_peft_model_state_dict
-
-    *states, progress = states_and_progress
-    content = {
-        "adapter": get_peft_model_state_dict(model, save_embedding_layers=False),
-        "states": [state.state_dict() for state in states],
-        "progress": {key: value for key, value in progress.items() if key != "counted"},
-    }
-    torch.save(content, out / "checkpoint.new")
-    os.replace(out / "checkpoint.new", out / "checkpoint.pt")
-
-
-def write_record(out: Path, recipe: Recipe, data_dir: Path, progress: dict[str, Any], too_long: int) -> None:
-    """Writes run.json: what went in, on which machine, and what it cost."""
-    import peft
-    import torch
-    import transformers
-
-    git = shutil.which("git")
-    commit = (
-        git and subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    )
-    record = {
-        "recipe": dataclasses.asdict(recipe),
-        "data_sha256": {
-            source.file: sha256((data_dir / source.file).read_bytes()).hexdigest() for source in recipe.data
-        },
-        "left_out_as_too_long": too_long,
-        "commit": commit or None,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
-        "hardware": f"{os.cpu_count()} x {platform.processor() or platform.machine()} CPU",
-        "steps": progress["step"],
-        "tokens": progress["tokens"],
-        "hours": round(progress["seconds"] / 3600, 2),
-        "losses": progress["losses"],
-        "validation": progress["validation"],
-    }
-    (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    adapted = get_peft_model(model, config)  # casts its own weights to float32
+    if start is not None:
+        known = adapter_weights(adapted)
+        found = load_file(start / "adapter_model.safetensors")
+        if {name: tuple(tensor.shape) for name, tensor in known.items()} != {
+            name: tuple(tensor.shape) for name, tensor in found.items()
+        }:
+            raise InputError(
+                f"the adapter in {start} does not fit: its layers or shapes are not those of rank {recipe.rank} from "
+                f"layer {recipe.first_layer} on of {recipe.base}"
+            )
+        set_peft_model_state_dict(adapted, found)
+    return adapted
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from guardreasoner_moderation.errors import InputError
-from training import rsft
+from training import packed, rsft
 
 RECIPE = """\
 base: tiny
@@ -66,10 +66,10 @@ def folder(tmp_path: Path, tiny_weights: str) -> Path:
     return tmp_path
 
 
-def train(folder: Path, out: str = "run") -> Result:
+def train(folder: Path, out: str = "run", *more: str) -> Result:
     app = Typer(pretty_exceptions_enable=False)
     app.command()(rsft.main)
-    arguments = [str(folder / "recipe.yaml"), "--data-dir", str(folder), "--out", str(folder / out)]
+    arguments = [str(folder / "recipe.yaml"), "--data-dir", str(folder), "--out", str(folder / out), *more]
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
@@ -140,5 +140,79 @@ def test_a_run_folder_of_another_recipe_is_refused(folder: Path) -> None:
 
 
 def test_items_that_are_too_long_are_counted(folder: Path) -> None:
-    (folder / "recipe.yaml").write_text(RECIPE.replace("max_tokens: 400", "max_tokens: 60"), encoding="utf-8")
-    assert "items left out as longer than 60 tokens" in train(folder).stdout
+    lengthen(folder, "own-1")
+    assert "2 items left out as longer than 400 tokens" in train(folder).stdout
+
+
+def lengthen(folder: Path, *ids: str) -> None:
+    rows = [json.loads(line) for line in (folder / "own.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["id"] in ids or not ids:
+            row["prompt"] += " and more" * 300
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_nothing_short_enough_is_an_error(folder: Path) -> None:
+    lengthen(folder)
+    with pytest.raises(InputError, match="nothing to learn from: all 18 items are longer than 400 tokens"):
+        train(folder)
+
+
+def test_the_adapter_is_that_of_the_look_with_the_least_loss(folder: Path) -> None:
+    assert train(folder).exit_code == 0
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["best"]["step"] == min(record["validation"], key=lambda look: look["loss"])["step"]
+    assert (folder / "run" / "curves.png").stat().st_size > 10_000
+    assert len(json.loads((folder / "run" / "curves.json").read_text())["training loss"]) == 6
+
+
+def test_bfloat16_comes_to_nearly_the_same_losses(folder: Path) -> None:
+    assert train(folder, "fp32").exit_code == 0
+    (folder / "recipe.yaml").write_text(RECIPE + "precision: bf16\n", encoding="utf-8")
+    assert train(folder, "bf16").exit_code == 0
+    losses = [json.loads((folder / out / "run.json").read_text())["losses"] for out in ("fp32", "bf16")]
+    assert losses[0] != losses[1]
+    assert np.allclose(*losses, rtol=0.05)
+
+
+def test_a_run_can_be_cut_short_before_its_decay_and_not_after(folder: Path) -> None:
+    longer = RECIPE.replace("epochs: 2", "epochs: 4")
+    (folder / "recipe.yaml").write_text(longer, encoding="utf-8")
+    assert train(folder).exit_code == 0
+    (folder / "recipe.yaml").write_text(longer + "max_steps: 6\n", encoding="utf-8")
+    with pytest.raises(InputError, match="max_steps cannot change any more: the run is at step 12"):
+        train(folder)
+
+
+def test_a_second_round_starts_from_an_adapter(folder: Path) -> None:
+    assert train(folder, "first").exit_code == 0
+    first = json.loads((folder / "first" / "run.json").read_text())
+    assert train(folder, "second", "--start", str(folder / "first" / "adapter")).exit_code == 0
+    second = json.loads((folder / "second" / "run.json").read_text())
+    assert second["started_from"] is not None
+    assert second["losses"][0] < first["losses"][0]
+
+
+def test_an_adapter_of_another_shape_is_refused(folder: Path) -> None:
+    assert train(folder, "first").exit_code == 0
+    (folder / "recipe.yaml").write_text(RECIPE.replace("rank: 2", "rank: 3"), encoding="utf-8")
+    with pytest.raises(InputError, match="does not fit: its layers or shapes are not those of rank 3 from layer 1"):
+        train(folder, "second", "--start", str(folder / "first" / "adapter"))
+
+
+def test_where_memory_runs_out_the_pass_gets_smaller(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = packed.loss_sum
+
+    def limited(model: object, batch: packed.PackedBatch) -> object:
+        if batch.ids.shape[1] > 160:
+            raise MemoryError
+        return real(model, batch)  # type: ignore[arg-type]
+
+    assert train(folder, "whole").exit_code == 0
+    monkeypatch.setattr(packed, "loss_sum", limited)
+    result = train(folder, "small")
+    assert "did not fit into memory; going on with 150 tokens in a pass" in result.stdout
+    losses = [json.loads((folder / out / "run.json").read_text())["losses"] for out in ("whole", "small")]
+    assert np.allclose(*losses, atol=1e-3)
