@@ -29,8 +29,18 @@ def test_the_card_counts_what_is_there() -> None:
 def test_the_card_counts_the_responses() -> None:
     answers = Counter(item.labels.get(task) for item in ITEMS for task in (Task.COMPLETION, Task.RESPONSE))
     assert f"{answers[Label.REFUSAL]} refusals, {answers[Label.COMPLIANCE]} compliances" in CARD
-    assert answers[Label.HARMFUL] == 0  # as its limits say
-    assert {item.style for item in ITEMS if item.interaction.response} == {"pairs"}
+    assert f"{answers[Label.HARMFUL]} harmful, {answers[Label.UNHARMFUL]} harmless ones" in CARD
+    styles = {item.style for item in ITEMS if item.interaction.response}
+    assert styles == {"pairs", "response_pairs", "response_pairs_long"}
+
+
+def test_a_prompt_with_several_responses_has_them_of_both_kinds() -> None:
+    harms: dict[str, set[Label]] = {}
+    for item in ITEMS:
+        if item.style == "response_pairs":
+            harms.setdefault(item.interaction.prompt, set()).add(item.labels[Task.RESPONSE])
+    assert len(harms) == 138
+    assert all(len(labels) == 2 for labels in harms.values())
 
 
 def test_every_item_can_be_learned_in_both_modes() -> None:
