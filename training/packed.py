@@ -28,10 +28,21 @@ _SHORTEST_SHARED_RUN = 8  # a shorter run costs more in attention calls than it 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tokens that stand together in the row: their place, and the runs before them on the path, nearest last."""
+    """Tokens that stand together in the row.
+
+    Attributes:
+        place: where; the runs of a batch follow each other without a gap.
+        before: numbers of the runs before it on its path, nearest last.
+        mask: (tokens, tokens of the path) what each token sees, itself included; None where that is plainly causal.
+    """
 
     place: slice
-    before: tuple[slice, ...]
+    before: tuple[int, ...]
+    mask: torch.Tensor | None
+
+    def __len__(self) -> int:
+        length: int = self.place.stop - self.place.start
+        return length
 
 
 def _attention(
@@ -45,18 +56,21 @@ def _attention(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
+    # Split, not sliced: the gradient of a slice is as large as the whole tensor.
+    queries, keys, values = (tensor.split([len(run) for run in runs], dim=2) for tensor in (query, key, value))
     outputs = []
-    for run in runs:
-        places = (*run.before, run.place)
-        keys, values = (torch.cat([tensor[:, :, place] for place in places], dim=2) for tensor in (key, value))
-        queries = query[:, :, run.place]
-        mask = None
-        if run.before:  # causal, aligned at the end: the first query sees all that came before its run
-            size, total = queries.shape[2], keys.shape[2]
-            mask = torch.ones(size, total, dtype=torch.bool).tril(total - size)
+    for number, run in enumerate(runs):
+        path = (*run.before, number)
+        seen, said = (torch.cat([parts[one] for one in path], dim=2) for parts in (keys, values))
         outputs.append(
             functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+                queries[number],
+                seen,
+                said,
+                attn_mask=run.mask,
+                is_causal=run.mask is None,
+                scale=scaling,
+                enable_gqa=True,
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None  # (1, tokens, heads, size)
@@ -93,7 +107,7 @@ def pack(examples: Sequence[Example]) -> PackedBatch:
     runs: list[Run] = []
     paths: list[list[int]] = [[] for _ in examples]
 
-    def lay(group: list[int], depth: int, before: tuple[slice, ...]) -> None:
+    def lay(group: list[int], depth: int, before: tuple[int, ...]) -> None:
         """Lays the tokens from ``depth`` on of a group of sequences that agree up to there, sorted by their ids."""
         first, last = examples[group[0]].ids, examples[group[-1]].ids
         agree = depth + sum(
@@ -103,8 +117,11 @@ def pack(examples: Sequence[Example]) -> PackedBatch:
             place = slice(len(ids), len(ids) + agree - depth)
             ids.extend(first[depth:agree])
             positions.extend(range(depth, agree))
-            runs.append(Run(place, before))
-            before, depth = (*before, place), agree
+            mask = None
+            if before:  # causal, aligned at the end: the first token sees all that came before its run
+                mask = torch.ones(agree - depth, agree, dtype=torch.bool).tril(depth)
+            runs.append(Run(place, before, mask))
+            before, depth = (*before, len(runs) - 1), agree
             for number in group:
                 paths[number].extend(range(place.start, place.stop))
         unfinished = [number for number in group if len(examples[number]) > depth]
