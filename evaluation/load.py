@@ -1,0 +1,264 @@
+"""What the server costs, and what it does when it is asked for too much: real clients on a loopback port.
+
+    python -m evaluation.load --out evaluation/results/load.json
+    python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 --out evaluation/results/soak.json
+
+First many clients, each with one request under way, take turns with the same number of items through ``classify_batch``
+in a process of its own. Then requests come by the clock, whether the ones before are answered or not: for a while at
+nine tenths of what the server managed, then far more than it can answer, then again as many as before. No text comes
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import psutil
+import typer
+
+from evaluation.runs import write_json
+from evaluation.speed import side, text_of
+from evaluation.summary import hardware, versions
+from guardreasoner_moderation import Moderator
+from guardreasoner_moderation.results import Mode
+
+TOKENS = 200
+STEADY_SHARE = 0.9  # of the rate that the clients reached
+_STARTUP_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one request went: its status (0: no answer), its seconds, and the Retry-After that a refusal named."""
+
+    status: int
+    seconds: float
+    retry_after: str | None
+
+
+class Client:
+    """Sends requests to ``POST /v1/classify``."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(base_url=url, limits=limits, timeout=120, trust_env=False)
+
+    async def classify(self, text: str) -> Reply:
+        """Asks for one verdict."""
+        started = time.perf_counter()
+        try:
+            answer = await self._http.post("/v1/classify", json={"prompt": text, "mode": "verdict"})
+        except httpx.HTTPError:
+            return Reply(0, time.perf_counter() - started, None)
+        return Reply(answer.status_code, time.perf_counter() - started, answer.headers.get("Retry-After"))
+
+    async def keep_busy(self, texts: Sequence[str], clients: int) -> list[Reply]:
+        """``clients`` who send their next request when the last one was answered."""
+        waiting = list(texts)
+        replies: list[Reply] = []
+
+        async def one() -> None:
+            while waiting:
+                replies.append(await self.classify(waiting.pop()))
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+        return replies
+
+    async def send_at(self, texts: Iterator[str], rate: float, seconds: float) -> list[Reply]:
+        """``rate`` requests a second by the clock."""
+        tasks = []
+        started = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(self.classify(next(texts))))
+        return list(await asyncio.gather(*tasks))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+
+@asynccontextmanager
+async def client(url: str, connections: int) -> AsyncIterator[Client]:
+    """A client, closed at the end."""
+    one = Client(url, connections)
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, int]]:
+    """Address and process id of a server that is ready; it is asked to end at the end."""
+    command = [sys.executable, "-c", "from guardreasoner_moderation.cli import main; main()", "serve", "--port", "0"]
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen([*command, *arguments], stderr=log) as process:
+        try:
+            yield _wait_until_ready(process, log), process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Any) -> str:
+    deadline = time.monotonic() + _STARTUP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+        log.seek(0)
+        found = [line for line in log.read().splitlines() if line.startswith("guardreasoner: serving")]
+        if not found:
+            continue
+        url = f"http://127.0.0.1:{found[0].rsplit(maxsplit=1)[-1]}"
+        try:
+            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+                return url
+        except httpx.HTTPError:
+            continue
+    log.seek(0)
+    raise RuntimeError(f"the server did not start: {log.read()}")
+
+
+def summarise(replies: Sequence[Reply], seconds: float) -> dict[str, Any]:
+    """Figures of one phase: statuses, the rate of verdicts, and how long verdicts and refusals took."""
+    statuses = Counter(reply.status for reply in replies)
+    refused = [reply for reply in replies if reply.status in (429, 503)]
+    return {
+        "requests": len(replies),
+        "statuses": {str(status): number for status, number in sorted(statuses.items())},
+        "verdicts_per_second": round(statuses[200] / seconds, 2),
+        "verdict_seconds": _quantiles([reply.seconds for reply in replies if reply.status == 200]),
+        "refusal_seconds": _quantiles([reply.seconds for reply in refused]),
+        "refusals_without_retry_after": sum(reply.retry_after is None for reply in refused),
+    }
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    names = ("p50", "p95", "p99", "max")
+    return {
+        name: round(float(value), 3)
+        for name, value in zip(names, np.quantile(seconds, (0.5, 0.95, 0.99, 1)), strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Requests by the clock: how many times the capacity, and for how many seconds."""
+
+    name: str
+    share: float
+    seconds: float
+
+
+async def run_phase(one: Client, texts: Iterator[str], phase: Phase, capacity: float, pid: int) -> dict[str, Any]:
+    """Figures of one phase, and the server's memory during it."""
+    process = psutil.Process(pid)
+    memory: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            memory.append(process.memory_info().rss / 2**20)
+            await asyncio.sleep(max(0.2, phase.seconds / 60))
+
+    watching = asyncio.create_task(watch())
+    started = time.perf_counter()
+    replies = await one.send_at(texts, phase.share * capacity, phase.seconds)
+    figures = summarise(replies, time.perf_counter() - started)
+    watching.cancel()
+    return {
+        "share_of_capacity": phase.share,
+        "seconds": phase.seconds,
+        **figures,
+        "memory_mb": [round(m) for m in memory],
+    }
+
+
+async def calm_again(one: Client, texts: Iterator[str], normal: float) -> float:
+    """Seconds until a verdict takes no longer than ``normal``, asked one at a time."""
+    started = time.perf_counter()
+    while (reply := await one.classify(next(texts))).status != 200 or reply.seconds > normal:
+        if time.perf_counter() - started > _STARTUP_SECONDS:
+            raise RuntimeError(f"after the overload no verdict came within {normal} seconds for {_STARTUP_SECONDS} s")
+        await asyncio.sleep(0.05)
+    return round(time.perf_counter() - started, 2)
+
+
+async def measure(
+    url: str, pid: int, texts: Iterator[str], phases: Sequence[Phase], items: int, clients: int, rounds: int
+) -> dict[str, Any]:
+    """Throughput by turns with ``classify_batch``, then the phases."""
+    rates: dict[str, list[float]] = {"classify_batch": [], "server": []}
+    async with client(url, 2000) as one:
+        with side("ours") as library:
+            for number in range(rounds + 1):  # the first round warms up
+                chosen = [next(texts) for _ in range(2 * items)]
+                seconds, _ = await asyncio.to_thread(library.judge, chosen[:items], Mode.VERDICT, 0)
+                started = time.perf_counter()
+                replies = await one.keep_busy(chosen[items:], clients)
+                if any(reply.status != 200 for reply in replies):
+                    raise RuntimeError(f"the server refused: {Counter(reply.status for reply in replies)}")
+                if number:
+                    rates["classify_batch"].append(items / seconds)
+                    rates["server"].append(items / (time.perf_counter() - started))
+                    typer.echo(
+                        f"round {number}: {json.dumps({name: round(all_[-1], 2) for name, all_ in rates.items()})}"
+                    )
+        middle = {name: statistics.median(found) for name, found in rates.items()}
+        throughput = {
+            "items": items,
+            "clients": clients,
+            "per_second": {name: [round(rate, 2) for rate in found] for name, found in rates.items()},
+            "server_to_batch": round(middle["server"] / middle["classify_batch"], 3),
+        }
+        found = {}
+        for phase in phases:
+            found[phase.name] = await run_phase(one, texts, phase, middle["server"], pid)
+            typer.echo(f"{phase.name}: {json.dumps(found[phase.name])}")
+            if phase.share > 1:
+                normal = found["steady"]["verdict_seconds"]["p99"]
+                found[phase.name]["seconds_until_calm"] = await calm_again(one, texts, normal)
+    return {"throughput": throughput, "phases": found}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="File for the figures.")],
+    items: Annotated[int, typer.Option(help="Items of a round.", min=1)] = 128,
+    clients: Annotated[int, typer.Option(help="Who ask at once.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="By turns with classify_batch.", min=1)] = 5,
+    steady: Annotated[float, typer.Option(help="Seconds at nine tenths of the capacity.")] = 30,
+    factor: Annotated[float, typer.Option(help="Times the capacity that the overload asks for.")] = 2.0,
+    overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 30,
+    recovery: Annotated[float, typer.Option(help="Seconds at nine tenths after it.")] = 15,
+) -> None:
+    """Measure a server of the embedded model in verdict mode."""
+    phases = [
+        Phase("steady", STEADY_SHARE, steady),
+        Phase("overload", factor, overload),
+        Phase("recovery", STEADY_SHARE, recovery),
+    ]
+    with Moderator() as guard:
+        ready = [text_of(guard, TOKENS, ("load", number)) for number in range(2 * items * (rounds + 1))]
+    texts = (f"{ready[number % len(ready)]} {number}" for number in count())
+    with serving("--mode", "verdict") as (url, pid):
+        figures = asyncio.run(measure(url, pid, texts, phases, items, clients, rounds))
+    write_json(out, {**figures, "tokens": TOKENS, "versions": versions(), "hardware": hardware()})
+
+
+if __name__ == "__main__":
+    typer.run(main)
