@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner_moderation.errors import MissingDependencyError
+from guardreasoner_moderation.results import Task
 from model_cards.record import RunRecord
 from model_cards.results import Evidence, read_published
 
@@ -65,11 +66,13 @@ def draw_training(record: RunRecord) -> Plot | None:
         means = moving_means(losses)
         left.plot(steps, losses, color=_GREY, linewidth=0.7, label="each step")
         left.plot(steps, means, color=_BLUE, linewidth=1.8, label=f"mean of {_WINDOW} steps")
-        left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+        if seen_losses := [(look["step"], look["loss"]) for look in looks if look.get("loss") is not None]:
+            left.plot(*zip(*seen_losses, strict=True), "o-", color=_ORANGE, markersize=4, label="validation split")
+        left.set(xlabel="step", ylabel="loss", ylim=(0, None))
         left.legend()
-        tasks = list(dict.fromkeys(task for look in looks for task in look if task != "step"))
-        for task, mark, color in zip(tasks, "os^", _TASK_COLORS, strict=False):
-            seen = [(look["step"], look[task]) for look in looks if look.get(task, {}).get("auprc") is not None]
+        for task, mark, color in zip(Task, "os^", _TASK_COLORS, strict=True):
+            looked = [(look["step"], look.get(task.value) or {}) for look in looks]
+            seen = [(step, figures) for step, figures in looked if figures.get("auprc") is not None]
             if not seen:
                 continue
             numbers = sorted({values["n"] for _, values in seen})
