@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo test lint types
+.PHONY: demo test lint types pages
 
 # The package as a user installs it, in an environment of its own, on three interactions.
 demo: .venv-demo/installed
@@ -16,6 +16,10 @@ lint: .venv/installed
 
 types: .venv/installed
 	.venv/$(BIN)/mypy
+
+# Everything committed that is rendered from results files: decision, tables, cards, plots, the demo's figures.
+pages: .venv/installed
+	PYTHON=.venv/$(BIN)/python scripts/render_pages.sh
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

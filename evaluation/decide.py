@@ -1,12 +1,13 @@
 """Publish, continue training, or not decided yet: the decision after an evaluation, with its reasons.
 
     python -m evaluation.decide RUN --benchmark WildGuardTest1554 --baseline 0.575 --success 0.60 --metric accuracy
+    python -m evaluation.decide evaluation/results/embedded.verdict.json -o decision.json
     python -m evaluation.decide TRAINING_RUN --metric auprc
 
-An evaluation run is compared with a success line: publish when the whole 95% interval is on its good side, continue
-training when the whole interval is on its bad side, not decided yet when the line lies within it, or when the model was
-trained on the benchmark. A training run's looks at the validation split tell which checkpoint to take and whether
-training still helps.
+An evaluation run (its folder, or its ``results.json`` alone) is compared with a success line: publish when the whole
+95% interval is on its good side, continue training when the whole interval is on its bad side, not decided yet when the
+line lies within it, or when the model was trained on the benchmark. A training run's looks at the validation split tell
+which checkpoint to take and whether training still helps.
 
 Exit codes, for scripts: 0 publish (of a training run: stop, and evaluate the named checkpoint), 1 continue training,
 3 not decided yet, 2 an error.
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluation.finished import FinishedPart, read_object, read_run
+from evaluation.finished import FinishedPart, read_object, read_results, read_run
 from evaluation.metrics import Metric
 from evaluation.runs import write_json
 from evaluation.shares import wilson
@@ -160,7 +161,7 @@ def items_needed(value: float, low: float, high: float, n: int, line: float, *, 
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="Run folder of evaluation.run, or of training.rsft.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of evaluation.run or of training.rsft, or a results.json.")],
     benchmark: Annotated[str, typer.Option(help="Which benchmark of an evaluation run decides.")] = "WildGuardTest1554",
     metric: Annotated[str, typer.Option(help="Default: accuracy; of a training run: auprc.")] = "",
     baseline: Annotated[float, typer.Option(help="What was there before, 0 to 1.")] = 0.575,
@@ -194,7 +195,7 @@ def _decide_folder(run: Path, benchmark: str, metric: str, baseline: float, succ
     name = metric or Metric.ACCURACY.value
     if name not in set(Metric):
         raise InputError(f"unknown metric {name!r}{nearest(name, Metric)}")
-    finished = read_run(run)
+    finished = read_results(run) if run.is_file() else read_run(run)
     decision = decide(finished.part(benchmark), Metric(name), baseline, success)
     # A decision outlives the run folder: it has to tell which weights it is about.
     about = {"model": dict(finished.results["model"]), "mode": finished.mode}

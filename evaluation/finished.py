@@ -7,7 +7,7 @@ not finished.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +97,33 @@ def read_run(path: Path) -> FinishedRun:
         if (path / "run.json").exists() and "validation" in read_object(path / "run.json"):
             raise InputError(f"{path} is a training run; only python -m evaluation.decide reads these")
         raise InputError(f"{path} has no results.json, which python -m evaluation.run writes after the first benchmark")
-    results = read_object(path / "results.json")
+    run = read_results(path / "results.json")
+    parts = {
+        name: replace(part, predictions=_read_predictions(path, name, run.mode, part.summary))
+        for name, part in run.parts.items()
+    }
+    files = {file.name.removesuffix(f".{run.mode}.jsonl") for file in path.glob(f"predictions/*.{run.mode}.jsonl")}
+    return FinishedRun(path, run.results, parts, tuple(sorted(files - set(parts))))
+
+
+def read_results(file: Path) -> FinishedRun:
+    """Reads a ``results.json`` alone, such as a committed one: its parts have no predictions.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    results = read_object(file)
     try:
-        mode, rows = str(results["mode"]), dict(results["benchmarks"])
-        parts = {name: _read_part(path, name, mode, row) for name, row in rows.items()}
+        rows = dict(results["benchmarks"])
+        parts = {name: FinishedPart(name, Task(row["task"]), (), row) for name, row in rows.items()}
+        str(results["mode"])
         str(results["model"]["name"])
-    except (KeyError, TypeError) as exc:
-        raise InputError(f"{path / 'results.json'} is not what python -m evaluation.run writes: {exc!r}") from exc
+        [int(row["n"]) for row in rows.values()]
+    except (KeyError, TypeError, ValueError) as exc:
+        raise InputError(f"{file} is not what python -m evaluation.run writes: {exc!r}") from exc
     if not parts:
-        raise InputError(f"{path} has results of no benchmark")
-    files = {file.name.removesuffix(f".{mode}.jsonl") for file in (path / "predictions").glob(f"*.{mode}.jsonl")}
-    return FinishedRun(path, results, parts, tuple(sorted(files - set(parts))))
+        raise InputError(f"{file} has results of no benchmark")
+    return FinishedRun(file, results, parts)
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -177,7 +193,7 @@ def item_number(id_: str) -> tuple[str, int]:
     return name, int(number) if number.isdecimal() else -1
 
 
-def _read_part(path: Path, name: str, mode: str, summary: Mapping[str, Any]) -> FinishedPart:
+def _read_predictions(path: Path, name: str, mode: str, summary: Mapping[str, Any]) -> tuple[Prediction, ...]:
     file = path / "predictions" / f"{name}.{mode}.jsonl"
     try:
         content = file.read_bytes()
@@ -195,6 +211,4 @@ def _read_part(path: Path, name: str, mode: str, summary: Mapping[str, Any]) -> 
             f"{file} has {len(predictions)} predictions, results.json tells of {summary['n']}; run "
             "python -m evaluation.run on this folder again"
         )
-    return FinishedPart(
-        name, Task(summary["task"]), tuple(sorted(predictions, key=lambda p: item_number(p.id))), summary
-    )
+    return tuple(sorted(predictions, key=lambda p: item_number(p.id)))

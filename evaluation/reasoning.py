@@ -165,9 +165,8 @@ def main(
         if output is None and (review or judge_url):
             raise InputError("--review and --judge-url write files beside the report: pass -o")
         finished = [read_run(path) for path in runs or ()]
-        sources = [
-            read_run_traces(name, run, data_dir) for name, run in zip(label_runs(finished), finished, strict=True)
-        ]
+        named = dict(zip(label_runs(finished), finished, strict=True))
+        sources = [read_run_traces(name, run, data_dir) for name, run in named.items()]
         sources += read_all_generations(generations_dir) if generations_dir else []
         compared = compare_sources(sources, Budget(sentences, words))
         page = render(compared)
@@ -176,7 +175,8 @@ def main(
             return
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")
-        write_json(output.with_suffix(".json"), to_json(compared))
+        weights = {name: run.results["model"]["sha256"] for name, run in named.items()}
+        write_json(output.with_suffix(".json"), {"weights": weights, **to_json(compared)})
         _write_items(output.with_suffix(".items.jsonl"), compared)
         if review:
             drawn = draw_for_rating(compared.sources, review, seed)

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner_moderation.errors import InputError
-from model_cards.card import Request, collect, write_card
+from model_cards.card import collect, write_card
 from model_cards.metadata import entries_to_yaml, eval_entries
 from model_cards.reading import ROOT
 from model_cards.record import Licence, RunRecord, find_licence, read_record
+from model_cards.request import Request
 from model_cards.results import Evidence, read_evidence
 
 MANIFEST = "release.json"

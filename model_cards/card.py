@@ -11,24 +11,22 @@ files is printed as not measured. The last line of a card is the command that re
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardreasoner_moderation.errors import InputError, MissingDependencyError, ModerationError
+from guardreasoner_moderation.errors import MissingDependencyError, ModerationError
 from guardreasoner_moderation.prompts import PromptFormat
 from model_cards.claims import check_claims, render_claims
 from model_cards.configurations import render_configurations
 from model_cards.metadata import card_data
 from model_cards.plots import Plot, draw_plots
-from model_cards.reading import NOT_MEASURED, NOT_RECORDED, ROOT, shown_path
+from model_cards.reading import NOT_MEASURED, NOT_RECORDED
 from model_cards.record import Licence, find_licence, read_record
+from model_cards.request import Request
 from model_cards.results import read_evidence, read_published
 from model_cards.sections import (
     Cells,
@@ -56,56 +54,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).with_name("templates")
-
-_COMMAND = re.compile(r"<!-- python -m model_cards\.card (.+) -->")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a card is asked for.
-
-    Attributes:
-        run: the run folder.
-        results, beside: results files, of this model and of others.
-        repo_id: where the model is published; None for a card that stays with its run.
-        name: of the model; default: the repository's, or the adapter's folder.
-        version: of the release.
-        licence: id of the base's licence, where it is not known.
-        decision: what evaluation.decide wrote; default: the run's ``decision.json``.
-        override: why it is published against the gate.
-    """
-
-    run: Path
-    results: Sequence[Path] = ()
-    beside: Sequence[Path] = ()
-    decision: Path | None = None
-    repo_id: str | None = None
-    name: str | None = None
-    version: str | None = None
-    licence: str | None = None
-    override: str | None = None
-
-    def __post_init__(self) -> None:
-        if "--" in (self.override or ""):  # it would end the comment that it stands in
-            raise InputError("the reason of an override must not hold two dashes in a row")
-
-    @property
-    def command(self) -> str:
-        """What renders the card again."""
-        words = ["python", "-m", "model_cards.card", shown_path(self.run)]
-        decision = (self.decision,) if self.decision else ()
-        for option, files in (("--results", self.results), ("--beside", self.beside), ("--decision", decision)):
-            for file in files:
-                words += [option, shown_path(file)]
-        for option, value in (
-            ("--repo-id", self.repo_id),
-            ("--name", self.name),
-            ("--version", self.version),
-            ("--license", self.licence),
-            ("--override", self.override),
-        ):
-            words += [option, value] if value is not None else []
-        return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,30 +172,19 @@ def render(card: Card) -> str:
     return f"{text.rstrip()}\n"
 
 
+def card_files(card: Card, file: Path) -> dict[Path, bytes]:
+    """The contents of the card and, beside it, of its plots by their paths, the card first."""
+    figures = {file.parent / "figures" / plot.name: plot.png for plot in card.plots.values()}
+    return {file: render(card).encode(), **figures}
+
+
 def write_card(card: Card, file: Path) -> list[Path]:
     """Writes the card, and its plots beside it; returns the paths, the card first."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(render(card), encoding="utf-8")
-    paths = [file]
-    for plot in card.plots.values():
-        paths.append(file.parent / "figures" / plot.name)
-        paths[-1].parent.mkdir(exist_ok=True)
-        paths[-1].write_bytes(plot.png)
-    return paths
-
-
-def named_files(run: Path, option: str) -> Sequence[Path]:
-    """The files that the card in a run folder names in its last line, for an option.
-
-    Raises:
-        InputError: there is no card.
-    """
-    card = run / "README.md"
-    found = _COMMAND.search(card.read_text(encoding="utf-8")) if card.exists() else None
-    if found is None:
-        raise InputError(f"no results: pass --results, or render a card into {card} that names them")
-    words = shlex.split(found[1])
-    return tuple(ROOT / value for key, value in pairwise(words) if key == f"--{option}")
+    files = card_files(card, file)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return list(files)
 
 
 def environment() -> Environment:

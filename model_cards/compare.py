@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from guardreasoner_moderation.errors import ModerationError
-from model_cards.card import named_files
 from model_cards.reading import NOT_MEASURED, NOT_RECORDED
 from model_cards.record import RunRecord, read_record
+from model_cards.request import last_request
 from model_cards.results import Evidence, read_evidence
 
 
@@ -31,7 +31,7 @@ def main(
     """Compare a reproduction with what it reproduces."""
     try:
         expected = read_record(committed)
-        columns = [figures(expected, read_evidence(named_files(committed, "results"), expected.sha256))]
+        columns = [figures(expected, read_evidence(last_request(committed).results, expected.sha256))]
         if run is not None:
             found = read_record(run)
             columns.append(figures(found, read_evidence((*(results or ()), *(more or ())), found.sha256)))

@@ -16,29 +16,36 @@ CONFIGURATIONS = Path(__file__).with_name("configurations.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A configuration beside ours, where its figures are from, and what stands for those that are not given there."""
+    """A configuration beside ours, and where its figures are from."""
 
     key: str
     title: str
     source: str
-    absent: str
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One row: the values of the columns by their keys, and the places of ours in a run."""
+    """One row: the values of the columns by their keys, the places of ours in a run, and what a recipe without means.
+
+    A place may come with words for what stands there, such as ``{run.recipe.decay_share: "decay over {}"}``.
+    """
 
     name: str
     values: Mapping[str, Any]
-    ours: Sequence[str]
+    ours: Sequence[str | Mapping[str, str]]
+    without: str = NOT_RECORDED
 
     def of(self, record: RunRecord) -> str:
         """Our value."""
         items = sum(row.train for row in record.data)
-        data = {"items": f"{items} items of {len(record.data)} sources"} if items else {}
+        doubtful = " (less those with doubtful labels)" if any(row.doubtful for row in record.data) else ""
+        data = {"items": f"{items} items of {len(record.data)} sources{doubtful}"} if items else {}
         content = {"run": record.run, "adapter": record.config, "data": data}
-        found = (look_up(content, place) for place in self.ours)
-        return next((_shown(value) for value in found if value is not None), NOT_RECORDED)
+        for entry in self.ours:
+            place, words = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, "{}")
+            if (value := look_up(content, place)) is not None:
+                return words.format(_shown(value))
+        return self.without if record.run.get("recipe") else NOT_RECORDED
 
 
 def read_configurations(file: Path = CONFIGURATIONS) -> tuple[Sequence[Column], Sequence[Parameter]]:
@@ -49,7 +56,7 @@ def read_configurations(file: Path = CONFIGURATIONS) -> tuple[Sequence[Column], 
     """
     content = read_yaml(file)
     columns = build_rows(Column, content["columns"], file)
-    known = {"parameter", "ours", *(column.key for column in columns)}
+    known = {"parameter", "ours", "without", *(column.key for column in columns)}
     parameters = []
     for number, row in enumerate(content["rows"], 1):
         for key in row:
@@ -57,8 +64,8 @@ def read_configurations(file: Path = CONFIGURATIONS) -> tuple[Sequence[Column], 
                 raise InputError(f"{file}, row {number}: unknown key {key!r}{nearest(str(key), known)}")
         if "parameter" not in row or "ours" not in row:
             raise InputError(f"{file}, row {number}: parameter and ours must be given")
-        values = {key: value for key, value in row.items() if key not in ("parameter", "ours")}
-        parameters.append(Parameter(row["parameter"], values, row["ours"]))
+        values = {column.key: row[column.key] for column in columns if column.key in row}
+        parameters.append(Parameter(row["parameter"], values, row["ours"], row.get("without", NOT_RECORDED)))
     return columns, parameters
 
 
@@ -68,9 +75,13 @@ def render_configurations(record: RunRecord, file: Path = CONFIGURATIONS) -> str
     lines = [f"| parameter | {' | '.join(column.title for column in columns)} | this run |"]
     lines.append("|---" * (len(columns) + 2) + "|")
     for parameter in parameters:
-        cells = [_shown(parameter.values.get(column.key, column.absent)) for column in columns]
+        cells = [_shown(parameter.values.get(column.key, "-")) for column in columns]
         lines.append(f"| {parameter.name} | {' | '.join(cells)} | {parameter.of(record)} |")
-    lines += ["", "Sources: " + "; ".join(f"{column.title}: {column.source}" for column in columns) + "."]
+    lines += [
+        "",
+        "A dash: not in the sources that were read.",
+        "Sources: " + "; ".join(f"{column.title}: {column.source}" for column in columns) + ".",
+    ]
     return "\n".join(lines)
 
 

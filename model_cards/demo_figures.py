@@ -3,8 +3,7 @@
     python -m model_cards.demo_figures
 
 Nothing is computed here: runs, curves, speed and published figures are copied from ``evaluation``, the claims table is
-the one of :mod:`model_cards.claims`. A test compares the committed file with what this writes; run it again when a
-results file has changed.
+the one of :mod:`model_cards.claims`. :mod:`model_cards.pages` writes the committed file with the other pages.
 """
 
 from __future__ import annotations

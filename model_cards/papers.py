@@ -4,7 +4,7 @@
 
 Between the lines ``<!-- claims -->`` and ``<!-- end of claims -->`` of a Markdown page stands the claims table,
 between ``<!-- configurations: RUN -->`` and ``<!-- end of configurations -->`` the comparison with a run (a path from
-the root of the checkout). A test renders the committed pages again.
+the root of the checkout). :mod:`model_cards.pages` fills the committed ones.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner_moderation.errors import MissingDependencyError
+from guardreasoner_moderation.results import Task
 from model_cards.record import RunRecord
 from model_cards.results import Evidence, read_published
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 COMPARED = ("GPT-4o", "LLaMA Guard 3 8B", "WildGuard 7B", "GuardReasoner 1B", "GuardReasoner 3B", "GuardReasoner 8B")
 """Published models that a card names."""
 
-_BLUE, _ORANGE, _GREY, _INK = "#2457c5", "#c2410c", "#9aa3b2", "#1d2433"
+_BLUE, _ORANGE, _GREEN, _GREY, _INK = "#2457c5", "#c2410c", "#15803d", "#9aa3b2", "#1d2433"
+_TASK_COLORS = (_BLUE, _ORANGE, _GREEN)
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9,
@@ -64,15 +66,33 @@ def draw_training(record: RunRecord) -> Plot | None:
         means = moving_means(losses)
         left.plot(steps, losses, color=_GREY, linewidth=0.7, label="each step")
         left.plot(steps, means, color=_BLUE, linewidth=1.8, label=f"mean of {_WINDOW} steps")
-        left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+        if seen_losses := [(look["step"], look["loss"]) for look in looks if look.get("loss") is not None]:
+            left.plot(*zip(*seen_losses, strict=True), "o-", color=_ORANGE, markersize=4, label="validation split")
+        left.set(xlabel="step", ylabel="loss", ylim=(0, None))
         left.legend()
-        tasks = list(dict.fromkeys(task for look in looks for task in look if task != "step"))
-        for task, mark in zip(tasks, "os^dv", strict=False):
-            seen = [look for look in looks if look.get(task, {}).get("auprc") is not None]
-            values = [look[task]["auprc"] for look in seen]
-            right.plot([look["step"] for look in seen], values, marker=mark, markersize=4, label=task)
-        right.set(xlabel="step", ylabel="AUPRC, validation split", ylim=(None, 1.01))
-        if tasks:
+        for task, mark, color in zip(Task, "os^", _TASK_COLORS, strict=True):
+            looked = [(look["step"], look.get(task.value) or {}) for look in looks]
+            seen = [(step, figures) for step, figures in looked if figures.get("auprc") is not None]
+            if not seen:
+                continue
+            numbers = sorted({values["n"] for _, values in seen})
+            counts = " or ".join(map(str, numbers))
+            right.plot([step for step, _ in seen], [values["auprc"] for _, values in seen], color=color, linewidth=1)
+            for filled in (False, True):
+                places = [(step, values["auprc"]) for step, values in seen if (values["n"] == numbers[-1]) is filled]
+                right.plot(
+                    [step for step, _ in places],
+                    [auprc for _, auprc in places],
+                    mark,
+                    color=color,
+                    markerfacecolor=color if filled else "white",
+                    markersize=5,
+                    label=f"{task}, {counts} items" if filled else None,
+                )
+        right.set(
+            xlabel="step (filled: all items, hollow: a sample)", ylabel="AUPRC, validation split", ylim=(None, 1.01)
+        )
+        if right.lines:
             right.legend()
         png = _to_png(figure)
     alt = f"Training loss from {means[0]:.2f} to {means[-1]:.2f} over {len(losses)} steps"
@@ -85,28 +105,32 @@ def draw_published(evidence: Evidence) -> Plot | None:
     names = [name for name in published["items"] if evidence.of(name)]
     if not names:
         return None
-    with _drawing(8.4, 1.3 + 0.42 * len(names)) as figure:
+    with _drawing(8.4, 1.4 + 0.52 * len(names)) as figure:
         axis = figure.subplots()
         for place, name in enumerate(names):
             cells = {model: f1[name] for model, f1 in published["f1"].items() if name in f1}
             others = [value for model, value in cells.items() if model not in COMPARED]
-            axis.plot(others, [place] * len(others), "o", color=_GREY, alpha=0.5, markersize=4, label="others")
+            theirs = place - 0.2  # published figures above, ours below
+            axis.plot(others, [theirs] * len(others), "o", color=_GREY, alpha=0.5, markersize=4, label="others")
             for model, mark in zip(COMPARED, "Ds^v<>", strict=True):
                 if model in cells:
-                    axis.plot(cells[model], place, mark, color="white", markeredgecolor="#5c667a", label=model)
+                    axis.plot(cells[model], theirs, mark, color="none", markeredgecolor=_INK, markersize=7, label=model)
             rows = [(row.run.mode, f1) for row in evidence.of(name) if (f1 := row.metrics.get("f1"))]
             for order, (mode, f1) in enumerate(rows):
                 axis.errorbar(
                     100 * f1.value,
-                    place + 0.16 * (order - (len(rows) - 1) / 2),
+                    place + 0.05 + 0.2 * order,
                     xerr=[[100 * max(0.0, f1.value - f1.low)], [100 * max(0.0, f1.high - f1.value)]],
                     fmt="o",
+                    markersize=5,
                     color=_BLUE if mode == "verdict" else _ORANGE,
                     label=f"this model, {mode} mode (measured here)",
                 )
         starred = {row.benchmark for row in evidence.rows if row.trained_on}
         axis.set_yticks(range(len(names)), [f"{name} *" if name in starred else name for name in names])
         axis.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, 101))
+        axis.grid(visible=False, axis="y")
+        axis.hlines([place + 0.5 for place in range(len(names) - 1)], 0, 101, color="#eceff4", linewidth=0.8)
         axis.set_xlabel("F1, %; * this model was trained on it" if starred.intersection(names) else "F1, %")
         handles, labels = axis.get_legend_handles_labels()
         unique = {

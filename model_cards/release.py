@@ -23,10 +23,10 @@ import typer
 import guardreasoner_moderation
 from guardreasoner_moderation.errors import InputError, ModerationError
 from model_cards.bundle import list_files, write_bundle
-from model_cards.card import Request, named_files
 from model_cards.checks import find_gate_problem, find_loading_problem, find_problems
 from model_cards.publish import Published, Target, publish
 from model_cards.record import read_record
+from model_cards.request import Request, last_request
 from model_cards.space import write_space
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -73,7 +73,8 @@ def main(
         files = (*(results or ()), *(more or ()))
         request = Request(run, files, tuple(beside or ()), decision, repo_id, name, version, licence, reason)
         if not files:
-            request = replace(request, results=named_files(run, "results"), beside=named_files(run, "beside"))
+            earlier = last_request(run)
+            request = replace(request, results=earlier.results, beside=earlier.beside)
         problems = [gate] if gate and not override else []
         bundle = write_bundle(request, out / repo_id.replace("/", "--"), licence_file=license_file)
         demo = space_id or f"{repo_id}-demo"

@@ -111,7 +111,7 @@ class Reasoning:
     """Checks of reasoning.
 
     Attributes:
-        sources: whose.
+        sources: whose; this model's first.
         items: how many each reasoned about.
         checks: from the check's name to the share of each source; None where it does not apply.
     """
@@ -175,8 +175,8 @@ def read_evidence(files: Sequence[Path], sha256: str, beside: Sequence[Path] = (
                 found = content["model"]["sha256"]
             elif {"sources", "reading_of_polarity"} <= set(content):
                 _refuse_second(reasoning, file)
-                reasoning = _read_reasoning(content["sources"])
-                found = sha256  # these files name models, not weights
+                reasoning = _read_reasoning(content, sha256)
+                found = sha256 if reasoning.sources else next(iter(content["weights"].values()), None)
             else:
                 raise InputError(
                     f"{file} is no results file that a card knows: expected one of evaluation.run, "
@@ -257,17 +257,19 @@ def _read_failure(entry: Mapping[str, Any]) -> Failure:
     )
 
 
-def _read_reasoning(sources: Mapping[str, Any]) -> Reasoning:
-    measured = [source["all"] for source in sources.values()]
+def _read_reasoning(content: Mapping[str, Any], sha256: str) -> Reasoning:
+    """Of this model first, then of what stands beside it; of nothing where none of the runs is this model's."""
+    ours = [name for name, weights in content["weights"].items() if weights == sha256]
+    names = [*ours, *(name for name in content["sources"] if name not in ours)] if ours else []
+    measured = [content["sources"][name]["all"] for name in names]
 
-    def share(found: Mapping[str, Any]) -> Interval | None:
-        return to_interval([found["value"], found["low"], found["high"]])
+    def share(found: Mapping[str, Any] | None) -> Interval | None:
+        return to_interval([found["value"], found["low"], found["high"]]) if found else None
 
-    names = dict.fromkeys(name for one in measured for name in one["shares"])
-    checks = {name: [share(one["shares"][name]) for one in measured] for name in names}
-    return Reasoning(
-        list(sources), [int(one["reasoned"]) for one in measured], {n: s for n, s in checks.items() if any(s)}
-    )
+    kinds = dict.fromkeys(kind for one in measured for kind in one["shares"])
+    checks = {kind: [share(one["shares"].get(kind)) for one in measured] for kind in kinds}
+    items = [int(one["reasoned"]) for one in measured]
+    return Reasoning(names, items, {kind: shares for kind, shares in checks.items() if any(shares)})
 
 
 def _refuse_second(found: object, file: Path) -> None:

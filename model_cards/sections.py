@@ -71,19 +71,23 @@ def headlines(record: RunRecord, evidence: Evidence) -> list[str]:
         parts = [f"{TASKS[task]} {f1}% on {n} items" for task, (n, f1) in run.averages.items()]
         lines.append(f"Average F1 of the unseen benchmarks below, {run.mode} mode: {', '.join(parts)}.")
     if averaged:
-        lines.append(
-            "Averages are weighted by items, over those of the 13 benchmarks of arXiv 2501.18492 that were run."
-        )
+        note = "Averages are weighted by items, over those of the 13 benchmarks of arXiv 2501.18492 that were run."
+        if len({tuple(n for n, _ in run.averages.values()) for run in averaged}) > 1:
+            note += " The modes were run on different items, so their averages cannot be compared: see the table."
+        lines.append(note)
     return lines or [f"Quality: {NOT_MEASURED}."]
 
 
 def gate(record: RunRecord, override: str | None) -> str:
     """What the decision to publish said, and why it was published all the same."""
     decision = record.decision
-    said = NOT_RECORDED
+    said = f"{NOT_RECORDED}."
     if decision is not None:
-        said = " ".join([f"{decision.get('verdict', NOT_RECORDED)}.", *decision.get("reasons", ())])
-    return f"{said.rstrip('.')}. Published all the same, because: {override}" if override else said
+        cautions = (f"But {caution}" for caution in decision.get("cautions", ()))
+        said = " ".join([f"{decision.get('verdict', NOT_RECORDED)}.", *decision.get("reasons", ()), *cautions])
+        if (weights := (decision.get("model") or {}).get("sha256")) != record.sha256:
+            said = f"{NOT_RECORDED} (the decision is about other weights, {str(weights)[:12]})."
+    return f"{said} Published all the same, because: {override}" if override else said
 
 
 def data_rows(record: RunRecord) -> list[Cells]:
@@ -215,22 +219,7 @@ def failure_rows(evidence: Evidence) -> list[Cells] | None:
 
 def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
     """What a user has to know before relying on it."""
-    lines = []
-    for task, title in TASKS.items():
-        rows = [row for row in evidence.rows if row.task == task and not row.trained_on]
-        if not rows:
-            lines.append(f"How well it judges {title} was {NOT_MEASURED} on unseen benchmarks.")
-            continue
-        worst = min(rows, key=lambda row: f1.value if (f1 := row.metrics.get("f1")) else 2.0)
-        rates = {
-            "missed {}% of the risky items": worst.metrics.get("false_negative_rate"),
-            "flagged {}% of the others": worst.metrics.get("false_positive_rate"),
-        }
-        told = " and ".join(words.format(rate) for words, rate in rates.items() if rate)
-        lines.append(
-            f"It errs. Of the unseen benchmarks of {title}, {worst.benchmark} ({worst.run.mode} mode, {worst.items} "
-            f"items) went worst: it {told}."
-        )
+    lines = [_worst(evidence, task, title) for task, title in TASKS.items()]
     lines.append(_reasoning_limit(evidence))
     lines.append(
         f"Texts of more than {record.spec.window_tokens} tokens are judged in overlapping windows: a harm that is "
@@ -265,12 +254,31 @@ def cost_rows(record: RunRecord, evidence: Evidence) -> list[Cells]:
     ]
 
 
+def _worst(evidence: Evidence, task: str, title: str) -> str:
+    """The errors on the unseen benchmark that went worst, each by its run on most items."""
+    fullest: dict[str, Row] = {}
+    for row in evidence.rows:
+        if (
+            row.task == task
+            and not row.trained_on
+            and row.n > (known.n if (known := fullest.get(row.benchmark)) else 0)
+        ):
+            fullest[row.benchmark] = row
+    if not fullest:
+        return f"How well it judges {title} was {NOT_MEASURED} on unseen benchmarks."
+    worst = min(fullest.values(), key=lambda row: f1.value if (f1 := row.metrics.get("f1")) else 2.0)
+    rates = {
+        "missed {}% of the risky items": worst.metrics.get("false_negative_rate"),
+        "flagged {}% of the others": worst.metrics.get("false_positive_rate"),
+    }
+    told = " and ".join(words.format(rate) for words, rate in rates.items() if rate)
+    of = f"of {len(fullest)} unseen benchmarks the worst" if len(fullest) > 1 else "the only unseen benchmark"
+    return f"It errs at {title}: on {worst.benchmark}, {of} ({worst.run.mode} mode, {worst.items} items), it {told}."
+
+
 def _reasoning_limit(evidence: Evidence) -> str:
     found = evidence.reasoning
     follows = found.checks.get("follows") if found else None
     if found is None or follows is None or follows[0] is None:
         return f"Its reasoning can be wrong and contradict its verdict; how often was {NOT_MEASURED}."
-    return (
-        f"Its reasoning can be wrong: {follows[0]}% of the verdicts follow from it, of those that can be read "
-        f"({found.sources[0]})."
-    )
+    return f"Its reasoning can be wrong: of the verdicts whose last steps can be read, {follows[0]}% follow from them."

@@ -9,8 +9,10 @@
 # Machines and versions differ in their last digits, and training makes more of that: expect figures within the intervals.
 # A step that was stopped goes on when the script is run again. --dry-run prints the commands.
 #
-# Of the environment: RECIPE, EVALUATE (benchmarks of the verdict run), DECIDE (the one that decides, and that think mode
-# runs on), THINK_ITEMS, PYTHON.
+# OUT then holds all that scripts/render_pages.sh takes into the checkout.
+#
+# Of the environment: RECIPE, EVALUATE (benchmarks of both runs), DECIDE (the one that decides), THINK_ITEMS (of each
+# benchmark, in think mode), PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,6 +48,10 @@ step() {
 
 step "$PYTHON" -m model_cards.compare "$COMMITTED"
 
+# Benchmarks that the training data overlaps with are marked in the results.
+seen=()
+for file in "$DATA"/*.jsonl; do seen+=(--training-data "$file"); done
+
 # 1. Data: what is in it, under which licences, and that no benchmark is (minutes).
 step "$PYTHON" -m training.data "$DATA" --benchmarks "$BENCHMARKS"
 
@@ -56,17 +62,19 @@ step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$DATA" --out "$OUT"
 [ -n "$dry" ] || [ -e "$ADAPTER/moderation.json" ] || cp "$COMMITTED/moderation.json" "$ADAPTER/"
 step "$PYTHON" -m training.calibrate "$ADAPTER" "$RECIPE" --data-dir "$DATA" --out "$OUT" --think-items 320
 
-# 4. Evaluation: verdict mode in full, think mode on a fixed sample.
+# 4. Evaluation: verdict mode in full, think mode on a fixed sample; then where it fails, and how good its reasoning is.
 step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$EVALUATE" \
-    --mode verdict --out "$OUT/verdict"
-step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$DECIDE" \
-    --mode think --limit "$THINK_ITEMS" --seed 0 --out "$OUT/think"
+    "${seen[@]}" --mode verdict --out "$OUT/verdict"
+step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$EVALUATE" \
+    "${seen[@]}" --mode think --limit "$THINK_ITEMS" --seed 0 --out "$OUT/think"
+step "$PYTHON" -m evaluation.errors "$OUT/verdict" --data-dir "$BENCHMARKS" -o "$OUT/errors.md"
+step "$PYTHON" -m evaluation.reasoning "$OUT/think" --data-dir "$BENCHMARKS" -o "$OUT/reasoning.md"
 
 # 5. Decision: exit code 0 publish, 1 continue training, 3 not decided yet; the card prints it.
 step "$PYTHON" -m evaluation.decide "$OUT/verdict" --benchmark "$DECIDE" -o "$OUT/decision.json" || [ $? -ne 2 ]
 
 # 6. Card.
-step "$PYTHON" -m model_cards.card "$OUT" --name guardreasoner-smollm2-135m \
-    --results "$OUT/verdict/results.json" "$OUT/think/results.json" -o "$OUT/README.md"
+results=("$OUT/verdict/results.json" "$OUT/think/results.json" "$OUT/errors.json" "$OUT/reasoning.json")
+step "$PYTHON" -m model_cards.card "$OUT" --name guardreasoner-smollm2-135m --results "${results[@]}" -o "$OUT/README.md"
 
-step "$PYTHON" -m model_cards.compare "$COMMITTED" "$OUT" --results "$OUT/verdict/results.json" "$OUT/think/results.json"
+step "$PYTHON" -m model_cards.compare "$COMMITTED" "$OUT" --results "${results[@]}"

@@ -132,6 +132,15 @@ def test_exit_codes_are_for_scripts(tmp_path: Path, right: int, code: int) -> No
     assert done.output.splitlines()[0] in ("PUBLISH", "CONTINUE TRAINING", "NOT DECIDED YET")
 
 
+def test_a_results_file_alone_decides_as_its_run_folder_does(tmp_path: Path) -> None:
+    part(tmp_path, 70, 100)
+    (tmp_path / "run" / "results.json").rename(tmp_path / "mini.verdict.json")
+    decided = CliRunner().invoke(APP, [str(tmp_path / "mini.verdict.json"), "--benchmark", "Mini"])
+    (tmp_path / "mini.verdict.json").rename(tmp_path / "run" / "results.json")
+    assert decided.exit_code == 0
+    assert decided.output == CliRunner().invoke(APP, [str(tmp_path / "run"), "--benchmark", "Mini"]).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

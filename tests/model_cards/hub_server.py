@@ -350,6 +350,10 @@ def client_environment(hub: Hub, home: str) -> dict[str, str]:
         "HF_HUB_DISABLE_XET": "1",  # large files by LFS, which this server speaks; not by the Xet protocol
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "120",  # a busy machine is no failure
+        "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
     }
 
 

@@ -8,7 +8,7 @@ from example_cards import make_run, results, sha256_of_run, write
 
 from guardreasoner_moderation.errors import InputError
 from model_cards.bundle import list_files, sha256_of, unique_names, write_bundle
-from model_cards.card import Request
+from model_cards.request import Request
 
 
 @pytest.fixture

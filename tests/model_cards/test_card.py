@@ -11,9 +11,10 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from guardreasoner_moderation.errors import InputError
-from model_cards.card import Request, collect, main, named_files, render
+from model_cards.card import collect, main, render, write_card
 from model_cards.metadata import find_card_problems
 from model_cards.reading import ROOT as CHECKOUT
+from model_cards.request import Request, last_request
 
 APP = Typer()
 APP.command()(main)
@@ -107,7 +108,9 @@ def test_results_carry_n_interval_mode_scorer_and_unjudged(run: Path, tmp_path: 
     assert "figures/published.png" in beside
     limits = section(card, "Limitations")
     assert "It was trained on texts of HarmBenchPrompt." in limits
-    worst = "ToxicChat (verdict mode, 200 items) went worst: it missed 30.0 [20.0, 40.0]% of the risky items"
+    worst = (
+        "on ToxicChat, the only unseen benchmark (verdict mode, 200 items), it missed 30.0 [20.0, 40.0]% of the risky"
+    )
     assert worst in limits
     assert "Average F1 of the unseen benchmarks below, verdict mode: prompt harmfulness 70.0 [60.0, 80.0]%" in card
 
@@ -134,12 +137,42 @@ def test_failures_and_reasoning_are_shown(run: Path, tmp_path: Path) -> None:
         ],
     }
     quality = {"all": {"reasoned": 90, "shares": {"follows": rate, "complete": {"value": None, "low": 0, "high": 0}}}}
-    reasoning = {"sources": {"guard (think)": quality}, "reading_of_polarity": {}}
+    others = {"all": {"reasoned": 80, "shares": {"follows": {"value": 0.9, "low": 0.8, "high": 0.95}}}}
+    reasoning = {
+        "weights": {"guard (think)": sha256_of_run(run)},
+        "sources": {"authors, 1B": others, "guard (think)": quality},
+        "reading_of_polarity": {},
+    }
     card = card_of(run, tmp_path, errors, reasoning)
     row = "| a \\| b | miss | 20 / 50 | 40.0 [30.0, 50.0] | 10.0 | Train on more of &lt;them>. |"
     assert row in section(card, "Known failure classes")
-    assert "| verdict follows from the last steps | 40.0 [30.0, 50.0] |" in section(card, "Reasoning quality")
-    assert "40.0 [30.0, 50.0]% of the verdicts follow from it" in section(card, "Limitations")
+    assert "| verdict follows from the last steps | 40.0 [30.0, 50.0] | 90.0 [80.0, 95.0] |" in section(
+        card, "Reasoning quality"
+    )
+    assert "of the verdicts whose last steps can be read, 40.0 [30.0, 50.0]% follow" in section(card, "Limitations")
+
+
+def test_a_worst_benchmark_is_chosen_among_the_runs_on_most_items(run: Path, tmp_path: Path) -> None:
+    sha, bad, good = sha256_of_run(run), {"f1": [0.2, 0.1, 0.3]}, {"f1": [0.9, 0.8, 0.95]}
+    sample = results(sha, mode="think", benchmarks={"ToxicChat": {"task": "request", "n": 20, "metrics": bad}})
+    rows = {"ToxicChat": {"task": "request", "metrics": good}, "SimpleSafetyTests": {"task": "request"}}
+    limits = section(card_of(run, tmp_path, sample, results(sha, benchmarks=rows)), "Limitations")
+    assert "on SimpleSafetyTests, of 2 unseen benchmarks the worst (verdict mode, 200 items)" in limits
+
+
+def test_averages_of_different_items_are_not_to_be_compared(run: Path, tmp_path: Path) -> None:
+    sha, rows = sha256_of_run(run), {"ToxicChat": {"task": "request"}}
+    both = [results(sha, mode=mode, benchmarks=rows) for mode in ("verdict", "think")]
+    assert "cannot be compared" not in card_of(run, tmp_path, *both)
+    both[1]["averages_unseen"]["request"]["n"] = 100
+    assert "their averages cannot be compared" in card_of(run, tmp_path, *both)
+
+
+def test_a_decision_about_other_weights_is_not_shown_as_this_models(run: Path, tmp_path: Path) -> None:
+    write(run / "decision.json", decision("1" * 64))
+    assert "**Gate before publication:** not recorded (the decision is about other weights, 111111111111)." in card_of(
+        run, tmp_path
+    )
 
 
 def test_another_model_stands_beside_and_stays_out_of_the_metadata(run: Path, tmp_path: Path) -> None:
@@ -165,6 +198,8 @@ def test_the_gate_and_why_it_was_passed_over_are_printed(run: Path, tmp_path: Pa
     )
     card = card_of(run, tmp_path, override="the paper's tables need it")
     assert "Published all the same, because: the paper's tables need it" in card
+    write(run / "decision.json", {**decision(sha256_of_run(run)), "cautions": ["this is a sample."]})
+    assert "on 200 items. But this is a sample.\n" in card_of(run, tmp_path)
 
 
 def test_a_reason_cannot_break_out_of_the_cards_comment(run: Path) -> None:
@@ -198,15 +233,22 @@ def test_the_same_files_give_the_same_card_and_plots(run: Path, tmp_path: Path) 
     assert set(first.plots) == {"training.png", "published.png"}
 
 
-def test_the_last_line_names_the_files_again() -> None:
-    assert named_files(EMBEDDED, "results")
-    assert all(file.is_relative_to(CHECKOUT) and file.exists() for file in named_files(EMBEDDED, "results"))
-    assert named_files(EMBEDDED, "beside") == ()
+def test_the_last_line_gives_the_request_back(run: Path, tmp_path: Path) -> None:
+    ours = write(tmp_path / "a.json", results(sha256_of_run(run), benchmarks={"ToxicChat": {"task": "request"}}))
+    # Paths are written from the checkout's root, of files elsewhere the name only.
+    request = Request(
+        run, [ours], (), write(tmp_path / "d.json", decision(sha256_of_run(run))), "team/guard", "A guard"
+    )
+    write_card(collect(request), run / "README.md")
+    found = last_request(run)
+    assert (found.run, found.results, found.decision) == (run, (CHECKOUT / "a.json",), CHECKOUT / "d.json")
+    assert (found.repo_id, found.name, found.version, found.override) == ("team/guard", "A guard", None, None)
+    assert last_request(EMBEDDED).command in (EMBEDDED / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_without_a_card_names_no_files(run: Path) -> None:
     with pytest.raises(InputError, match="no results: pass --results"):
-        named_files(run, "results")
+        last_request(run)
 
 
 def test_the_command_takes_several_files_after_one_option(run: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from guardreasoner_moderation import weights
 from model_cards.bundle import Bundle, write_bundle
-from model_cards.card import Request
 from model_cards.checks import find_gate_problem, find_loading_problem, find_problems, read_header
 from model_cards.record import read_record
+from model_cards.request import Request
 
 LLAMA = "meta-llama/Llama-3.2-3B-Instruct"
 

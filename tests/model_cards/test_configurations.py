@@ -10,7 +10,7 @@ from guardreasoner_moderation.errors import InputError
 from model_cards.configurations import read_configurations, render_configurations
 from model_cards.record import read_record
 
-COLUMN = {"key": "paper", "title": "The paper", "source": "arXiv 1, table 2", "absent": "see paper"}
+COLUMN = {"key": "paper", "title": "The paper", "source": "arXiv 1, table 2"}
 
 
 def render(tmp_path: Path, **row: object) -> str:
@@ -25,12 +25,25 @@ def test_the_first_place_that_a_run_has_is_shown(tmp_path: Path) -> None:
     assert table.endswith("Sources: The paper: arXiv 1, table 2.")
 
 
+def test_a_place_may_come_with_words(tmp_path: Path) -> None:
+    assert "| size | - | 16 items |" in render(tmp_path, parameter="size", ours=[{"run.recipe.batch_size": "{} items"}])
+
+
+def test_a_parameter_that_a_recipe_does_not_know_is_none_of_its_methods(tmp_path: Path) -> None:
+    assert "| beta | 0.01 | none |" in render(tmp_path, parameter="beta", paper=0.01, ours=["run.beta"], without="none")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    record = read_record(tmp_path / "run")
+    assert "| beta | 0.01 | not recorded |" in render_configurations(record, tmp_path / "configurations.yaml")
+
+
 def test_what_neither_has_is_said_so(tmp_path: Path) -> None:
-    assert "| schedule | see paper | not recorded |" in render(tmp_path, parameter="schedule", ours=["run.schedule"])
+    assert "| schedule | - | not recorded |" in render(tmp_path, parameter="schedule", ours=["run.schedule"])
 
 
 def test_items_are_counted_from_the_inventory(tmp_path: Path) -> None:
-    assert "| 3100 items of 2 sources |" in render(tmp_path, parameter="data", ours=["data.items"])
+    assert "| 3100 items of 2 sources (less those with doubtful labels) |" in render(
+        tmp_path, parameter="data", ours=["data.items"]
+    )
 
 
 def test_a_misspelt_column_names_the_nearest(tmp_path: Path) -> None:

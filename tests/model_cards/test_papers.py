@@ -1,29 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from example_cards import ROOT
-
 from model_cards.papers import rendered
-
-PAGES = [
-    page
-    for place in ("model_cards", "docs", ".")
-    for page in sorted((ROOT / place).glob("*.md"))
-    if "<!-- claims -->" in page.read_text(encoding="utf-8")
-    or "<!-- configurations: " in page.read_text(encoding="utf-8")
-]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_committed_pages_are_rendered_from_the_committed_files(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert rendered(text) == text
-
-
-def test_a_page_shows_both_tables() -> None:
-    assert ROOT / "model_cards" / "README.md" in PAGES
 
 
 def test_sections_are_filled_and_the_rest_is_left_alone() -> None:

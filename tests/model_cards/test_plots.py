@@ -30,7 +30,7 @@ def test_no_losses_no_curves(tmp_path: Path) -> None:
 
 
 def test_looks_without_a_figure_are_no_hindrance(tmp_path: Path) -> None:
-    looks = [{"step": 10, "request": {"n": 5, "accuracy": 1.0, "f1": 1.0, "auprc": None}}]
+    looks = [{"step": 10, "request": {"n": 5, "accuracy": 1.0, "f1": 1.0, "auprc": None}}, {"step": 20, "loss": 0.5}]
     assert draw_training(read_record(make_run(tmp_path / "run", validation=looks))) is not None
 
 

@@ -1,0 +1,54 @@
+"""Renders all committed pages that this package writes anew, from the committed files.
+
+    python -m model_cards.pages
+
+These are the card of each adapter that the package carries, with its plots, by the command in the card's last line; the
+pages with the papers' tables; and the figures of the demo. A test renders them and compares.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from guardreasoner_moderation.errors import ModerationError
+from model_cards import demo_figures, papers
+from model_cards.card import card_files, collect
+from model_cards.reading import ROOT, shown_path
+from model_cards.request import last_request
+
+CARDS = sorted((ROOT / "guardreasoner_moderation" / "adapters").glob("*/README.md"))
+WITH_TABLES = (ROOT / "model_cards" / "README.md",)
+
+
+def main() -> None:
+    """Render all committed pages."""
+    try:
+        pages = render_pages()
+    except ModerationError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    for page, content in pages.items():
+        changed = not page.exists() or page.read_bytes() != content
+        page.parent.mkdir(exist_ok=True)
+        page.write_bytes(content)
+        typer.echo(f"{'changed' if changed else 'same':<9}{shown_path(page)}")
+
+
+def render_pages() -> dict[Path, bytes]:
+    """The pages' contents by their paths.
+
+    Raises:
+        ModerationError: a card's run or results are not right, such as results of other weights than the adapter's.
+    """
+    pages: dict[Path, bytes] = {}
+    for card in CARDS:
+        pages |= card_files(collect(last_request(card.parent)), card)
+    for page in WITH_TABLES:
+        pages[page] = papers.rendered(page.read_text(encoding="utf-8")).encode()
+    return pages | {demo_figures.TARGET: demo_figures.render_figures().encode()}
+
+
+if __name__ == "__main__":
+    typer.run(main)
