@@ -20,14 +20,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from evaluation.items import Item, draw_sample, read_rows
+from evaluation.items import Item, draw_sample
 from evaluation.judging import Advance, shown_progress, work
 from evaluation.runs import write_json
 from evaluation.shares import Share
+from evaluation.splits import read_split
 from evaluation.summary import hardware, versions
-from guardreasoner_moderation.errors import InputError, ModerationError
+from guardreasoner_moderation.errors import ModerationError
 from guardreasoner_moderation.guarding import Every, GuardResult
-from guardreasoner_moderation.interactions import to_interaction
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import LABELS, Label, Task
 
@@ -113,28 +113,6 @@ def summarise(replays: Sequence[Replay]) -> dict[str, Any]:
     }
 
 
-def read_responses(files: Sequence[Path], split: str) -> list[Item]:
-    """The responses of a split that have a harm label; rows with a ``flag`` are left out.
-
-    Raises:
-        InputError: a file cannot be read, a label is unknown, or there are not both harmful and unharmful ones.
-    """
-    items = []
-    for file in files:
-        for number, row in enumerate(read_rows(file), 1):
-            label = row.get("response_harm")
-            if row.get("split") != split or row.get("flag") or label is None:
-                continue
-            if label not in LABELS[Task.RESPONSE]:
-                raise InputError(f"{file}, row {number}, column 'response_harm': {label!r} is no label")
-            interaction = to_interaction((row.get("prompt"), row.get("response")))
-            items.append(Item(f"{file.name}/{number}", interaction, Label(label)))
-    if {item.label for item in items} != set(LABELS[Task.RESPONSE]):
-        names = ", ".join(str(file) for file in files)
-        raise InputError(f"{names}: the split {split!r} needs harmful and unharmful responses, found {len(items)}")
-    return items
-
-
 def main(
     files: Annotated[list[Path], typer.Argument(help="JSONL with prompt, response, response_harm and split.")],
     out: Annotated[Path, typer.Option(help="File for the figures.")],
@@ -144,7 +122,7 @@ def main(
 ) -> None:
     """Measure guarded streams in verdict mode."""
     try:
-        items = draw_sample(read_responses(files, split), limit, seed=0)
+        items = draw_sample(read_split(files, split, Task.RESPONSE), limit, seed=0)
         with Moderator(model) as guard:
             with shown_progress(len(SETTINGS) * sum(map(work, items)), Console(stderr=True)) as advance:
                 figures = measure(guard, items, advance)

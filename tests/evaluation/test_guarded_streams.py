@@ -14,9 +14,9 @@ from test_guarding import SPEC, by_word
 from typer.testing import CliRunner
 
 from evaluation import guarding
-from evaluation.guarding import Replay, measure, read_responses, replay, summarise
+from evaluation.guarding import Replay, measure, replay, summarise
 from evaluation.items import Item
-from guardreasoner_moderation import InputError, Interaction, Label
+from guardreasoner_moderation import Interaction, Label
 from guardreasoner_moderation.guarding import GuardResult
 
 APP = typer.Typer()
@@ -101,21 +101,6 @@ def rows() -> list[dict[str, Any]]:
     harmful = {**row, "response": LATE, "response_harm": "harmful"}
     others = [{**row, "split": "train"}, {**row, "flag": "odd"}, {**row, "response": None, "response_harm": None}]
     return [row, harmful, *others, harmful]
-
-
-def test_labelled_responses_of_the_split_are_read(tmp_path: Path) -> None:
-    items = read_responses([write_lines(tmp_path / "made.jsonl", rows())], "validation")
-    assert [one.id for one in items] == ["made.jsonl/1", "made.jsonl/2", "made.jsonl/6"]
-    assert [one.label for one in items] == [Label.UNHARMFUL, Label.HARMFUL, Label.HARMFUL]
-
-
-def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
-    file = write_lines(tmp_path / "made.jsonl", rows())
-    with pytest.raises(InputError, match="'test' needs harmful and unharmful responses, found 0"):
-        read_responses([file], "test")
-    bad = write_lines(tmp_path / "bad.jsonl", [{**rows()[0], "response_harm": "bad"}])
-    with pytest.raises(InputError, match="row 1, column 'response_harm': 'bad' is no label"):
-        read_responses([bad], "validation")
 
 
 def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
