@@ -176,9 +176,9 @@ def test_a_guardreasoner_example_teaches_no_category(tmp_path: Path, encoder: Sp
     assert learned(example, encoder).endswith("Answers: \nRequest: harmful\nCompletion: refusal\nResponse: unharmful")
     assert [example.weights[position] for position, _, _ in example.labels] == [3.0] * 3
     unknown = build(read_row(tmp_path, category=None), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER)
-    assert unknown.ids == build(
-        read_row(tmp_path), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER
-    ).ids  # and so no line after it is left out of the loss
+    assert (
+        unknown.ids == build(read_row(tmp_path), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER).ids
+    )  # and so no line after it is left out of the loss
     assert 0.0 not in unknown.weights[unknown.weights.index(1.0) :]
 
 
