@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from trl import SFTTrainer
 
+from guardreasoner_moderation.errors import EngineError
 from guardreasoner_moderation.results import LABELS, Task
 from training.data import Example
 from training.verdict_figures import verdict_figures
@@ -106,9 +107,15 @@ class WeightedTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
 
 
 def describe(prediction: EvalPrediction) -> dict[str, float]:
-    """What a look tells of each task, by names such as ``request_f1``."""
+    """What a look tells of each task, by names such as ``request_f1``.
+
+    Raises:
+        EngineError: the model has no scores any more.
+    """
     figures: dict[str, float] = {}
     odds, truths = torch.from_numpy(prediction.predictions), torch.from_numpy(cast("Any", prediction.label_ids))
+    if odds.isnan().any():
+        raise EngineError("training has diverged: the model's scores are no numbers; lower the learning_rate")
     for number, task in enumerate(_TASKS):
         truth = truths[:, number]
         if (there := truth >= 0).any():
