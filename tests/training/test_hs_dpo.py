@@ -23,18 +23,7 @@ from training.pairs import read_pairs
 from training.preference_trainer import PairCollator, PreferenceTrainer, hs_dpo_losses
 from training.trl_recipe import DpoRecipe
 
-RECIPE = """\
-base: {base}
-chat: true
-precision: fp32
-max_tokens: 600
-epochs: 2
-batch_size: 4
-device_batch_size: 2
-learning_rate: 0.003
-gradient_checkpointing: false
-save_steps: 1
-"""
+RECIPE = (Path(__file__).parents[2] / "training/recipes/tiny_hs_dpo.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +33,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_base: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=tiny_base), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("base: tiny-base", f"base: {tiny_base}"), encoding="utf-8")
     write_pairs(tmp_path)
     return tmp_path
 
@@ -154,7 +143,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(folder: Path, tiny_adapter: Pa
 
 
 def test_all_weights_are_trained_from_a_whole_model(folder: Path, tiny_base: Path) -> None:
-    text = RECIPE.format(base=tiny_base) + "method: full\nmax_steps: 2\n"
+    text = RECIPE.replace("base: tiny-base", f"base: {tiny_base}") + "method: full\nmax_steps: 2\n"
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     assert train(folder, tiny_base)["margins"][-1] > 0
     assert (folder / "run" / "model" / "model.safetensors").exists()
@@ -172,7 +161,9 @@ def test_the_embedded_base_is_trained_from_its_adapter(folder: Path, tiny_weight
     model = llama_from_checkpoint(read_gguf(weights.base_file(tiny_weights)))
     config = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1], task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(tmp_path / "start")
-    text = RECIPE.format(base=tiny_weights).replace("chat: true", "prompt_format: compact\nmax_steps: 2")
+    text = RECIPE.replace("base: tiny-base", f"base: {tiny_weights}").replace(
+        "chat: true", "prompt_format: compact\nmax_steps: 2"
+    )
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     assert train(folder, tmp_path / "start")["steps"] == 2
     adapter = load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
@@ -181,7 +172,7 @@ def test_the_embedded_base_is_trained_from_its_adapter(folder: Path, tiny_weight
 
 
 def test_an_adapter_does_not_go_with_training_of_all_weights(folder: Path, tiny_base: Path, tiny_adapter: Path) -> None:
-    text = RECIPE.format(base=tiny_base) + "method: full\n"
+    text = RECIPE.replace("base: tiny-base", f"base: {tiny_base}") + "method: full\n"
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="holds an adapter, which does not go with method: full"):
         train(folder, tiny_adapter)
@@ -198,7 +189,7 @@ def test_a_start_that_is_asked_otherwise_is_refused(folder: Path, tiny_adapter: 
 
 
 def test_pairs_that_are_all_too_long_are_an_error(folder: Path, tiny_base: Path, tiny_adapter: Path) -> None:
-    text = RECIPE.format(base=tiny_base).replace("max_tokens: 600", "max_tokens: 60")
+    text = RECIPE.replace("base: tiny-base", f"base: {tiny_base}").replace("max_tokens: 600", "max_tokens: 60")
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="no pair is left: all 11 have more than 60 tokens"):
         train(folder, tiny_adapter)

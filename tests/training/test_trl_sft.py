@@ -16,20 +16,7 @@ from guardreasoner_moderation.errors import EngineError, InputError, ModelNotFou
 from guardreasoner_moderation.models import load_model, read_spec
 from training import trl_sft
 
-RECIPE = """\
-base: {base}
-data:
-  - file: own.jsonl
-    think_share: 0.5
-chat: true
-precision: fp32
-max_tokens: 600
-epochs: 2
-batch_size: 4
-device_batch_size: 2
-learning_rate: 0.01
-label_weight: 4
-"""
+RECIPE = (Path(__file__).parents[2] / "training/recipes/tiny_rsft.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +26,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_base: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=tiny_base), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("base: tiny-base", f"base: {tiny_base}"), encoding="utf-8")
     return write_data(tmp_path)
 
 
