@@ -56,11 +56,11 @@ step "$PYTHON" -m training.data GuardReasonerTrain --benchmarks "$BENCHMARKS" --
     --out "$OUT/data/train.jsonl"
 
 # Experiment 18: one epoch.
-step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$OUT/data" --out "$OUT/exp18"
+step "$PYTHON" -m training.trl_sft "$RECIPE" --data-dir "$OUT/data" --out "$OUT/exp18"
 evaluate_and_decide "$OUT/exp18"
 
 # The continuation: 5 epochs, a look at the validation split after each, and which of them to take.
-step "$PYTHON" -m training.rsft "$CONTINUATION" --data-dir "$OUT/data" --out "$OUT/exp18-5epochs"
+step "$PYTHON" -m training.trl_sft "$CONTINUATION" --data-dir "$OUT/data" --out "$OUT/exp18-5epochs"
 step "$PYTHON" -m evaluation.decide "$OUT/exp18-5epochs" --metric auprc || [ $? -ne 2 ]
 evaluate_and_decide "$OUT/exp18-5epochs"
 
