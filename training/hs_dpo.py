@@ -139,7 +139,7 @@ def write_rows_once(rows: Sequence[dict[str, Any]], folder: Path) -> Path:
     from datasets import Dataset
     from datasets.fingerprint import Hasher
 
-    target = folder / Hasher.hash(rows)
+    target = folder / str(Hasher.hash(rows))
     if not (target / "state.json").exists():  # written last
         Dataset.from_list(list(rows)).save_to_disk(str(target))
     return target

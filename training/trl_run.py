@@ -33,7 +33,7 @@ from guardreasoner_moderation.results import Category, Mode
 from training.data import Example, LabelledInteraction, build_example
 from training.trl_recipe import OPTIMIZERS, TrlRecipe
 
-_CHECKPOINTING = (  # transformers 5.24 renamed it
+CHECKPOINTING = (  # transformers 5.24 renamed it
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -169,7 +169,7 @@ def trainer_settings(recipe: TrlRecipe, out: Path) -> dict[str, Any]:
         "weight_decay": recipe.weight_decay,
         "max_grad_norm": recipe.max_grad_norm,
         "optim": OPTIMIZERS[recipe.optimizer],
-        _CHECKPOINTING: recipe.gradient_checkpointing,
+        CHECKPOINTING: recipe.gradient_checkpointing,
         "bf16": recipe.precision == "bf16",
         "fp16": recipe.precision == "fp16",
         "use_cpu": not torch.cuda.is_available(),

@@ -28,7 +28,8 @@ def test_a_dry_run_prints_commands_that_there_are_with_options_that_they_have(sc
     assert done.returncode == 0, done.stderr
     commands = [shlex.split(line[2:]) for line in done.stdout.splitlines() if line.startswith("+ ")]
     modules = {words[2] for words in commands}
-    assert {"training.data", "training.rsft", "evaluation.run", "evaluation.decide", "model_cards.card"} <= modules
+    assert {"training.data", "evaluation.run", "evaluation.decide", "model_cards.card"} <= modules
+    assert modules & {"training.rsft", "training.trl_sft"}
     for words in commands:
         assert words[:2] == ["python", "-m"]
         app = typer.Typer()
