@@ -184,16 +184,25 @@ def answer_lines(labels: Mapping[Task, Label], category: str | None) -> list[tup
 
 
 def target_pieces(
-    labels: Mapping[Task, Label], category: str | None, reasoning: Mapping[Task, Sequence[str]], mode: Mode
+    labels: Mapping[Task, Label],
+    category: str | None,
+    reasoning: Mapping[Task, Sequence[str]],
+    mode: Mode,
+    prompt_format: PromptFormat = PromptFormat.COMPACT,
 ) -> list[tuple[str, bool]]:
-    """What a ``compact`` model should write after :func:`opening`, as (text, is it an answer word) pieces."""
-    block = "Answers:"
-    for heading, word in answer_lines(labels, category):
+    """What a model should write after :func:`opening`, as (text, is it an answer word) pieces.
+
+    ``guardreasoner`` has no category line. Unlike in the authors' data, a task that does not apply is left out of the
+    answers, as nobody reads it.
+    """
+    compact = prompt_format is PromptFormat.COMPACT
+    closing, block = ("---\n", "Answers:") if compact else ("\n---\n\n", "Answers: ")
+    for heading, word in answer_lines(labels, category if compact else None):
         block += f"\n{heading}:\0 {word}\0"
     if mode is Mode.THINK:
         steps = {task: reasoning[task] for task in Task if task in labels}
-        block = f"{write_steps(steps, PromptFormat.COMPACT)}---\n{block}"
-    written = block.removeprefix(opening(PromptFormat.COMPACT, mode))
+        block = f"{write_steps(steps, prompt_format)}{closing}{block}"
+    written = block.removeprefix(opening(prompt_format, mode))
     return [(piece, number % 2 == 1) for number, piece in enumerate(written.split("\0")) if piece]
 
 

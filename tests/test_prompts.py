@@ -165,6 +165,19 @@ def test_verdict_target_is_the_answers_alone() -> None:
     assert pieces == [(" unharmful", True)]
 
 
+def test_guardreasoner_target_is_what_the_authors_models_write() -> None:
+    """arXiv 2501.18492, figure 18: headings, a rule, the block; no category."""
+    pieces = target_pieces(LABELS, "cyberattack", STEPS, Mode.THINK, PromptFormat.GUARDREASONER)
+    assert "".join(text for text, _ in pieces) == (
+        "# Task 1\n\n## Reasoning Step 1\nOne.\n\n## Reasoning Step 2\nTwo.\n\n"
+        "# Task 2\n\n## Reasoning Step 1\nThree.\n\n# Task 3\n\n## Reasoning Step 1\nFour.\n\n"
+        "---\n\nAnswers: \nRequest: harmful\nCompletion: refusal\nResponse: unharmful"
+    )
+    assert [text for text, is_answer in pieces if is_answer] == [" harmful", " refusal", " unharmful"]
+    verdict = target_pieces(LABELS, "cyberattack", STEPS, Mode.VERDICT, PromptFormat.GUARDREASONER)
+    assert "".join(text for text, _ in verdict) == " harmful\nCompletion: refusal\nResponse: unharmful"
+
+
 def test_steps_in_the_guardreasoner_format() -> None:
     text = write_steps({Task.REQUEST: ["One.", "Two."]}, PromptFormat.GUARDREASONER)
     assert text == "# Task 1\n\n## Reasoning Step 1\nOne.\n\n## Reasoning Step 2\nTwo.\n"

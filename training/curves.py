@@ -21,7 +21,7 @@ def curves_of(record: dict[str, Any]) -> dict[str, Any]:
         "training loss": [[step, round(value, 5)] for step, value in enumerate(means, 1)],
         "validation loss": [[look["step"], look["loss"]] for look in looks],
     }
-    for figure in ("f1", "auprc", "ece"):
+    for figure in ("f1", "auprc", "calibration_error"):
         for task in Task:
             curve = [[look["step"], look[task][figure]] for look in looks if task in look]
             if curve:
@@ -41,7 +41,7 @@ def write_curves(out: Path) -> None:
     for axes, title, shown in (
         (panels[0], "loss", ("training loss", "validation loss")),
         (panels[1], "F1 on validation", tuple(f"{task} f1" for task in Task)),
-        (panels[2], "expected calibration error on validation", tuple(f"{task} ece" for task in Task)),
+        (panels[2], "expected calibration error on validation", tuple(f"{task} calibration_error" for task in Task)),
     ):
         for name in shown:
             if name in curves:

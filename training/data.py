@@ -20,7 +20,14 @@ from typing import Any
 
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.interactions import Interaction, to_interaction
-from guardreasoner_moderation.prompts import Prompt, PromptFormat, Span, build_prompt, target_pieces
+from guardreasoner_moderation.prompts import (
+    ChatTemplate,
+    Prompt,
+    PromptFormat,
+    Span,
+    build_prompt,
+    target_pieces,
+)
 from guardreasoner_moderation.results import LABELS, Category, Label, Mode, Task
 
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
@@ -189,8 +196,10 @@ def build_example(
     *,
     answer_mode: Mode | None = None,
     label_weight: float = 1.0,
+    prompt_format: PromptFormat = PromptFormat.COMPACT,
+    chat_template: ChatTemplate | None = None,
 ) -> Example:
-    """The ``compact`` example of one item in one mode.
+    """The example of one item in one mode.
 
     ``answer_mode=Mode.VERDICT`` under a think prompt gives the answers alone: what an engine forces when a model's
     reasoning came to no answer.
@@ -200,12 +209,14 @@ def build_example(
     the model is not taught to leave the category out.
     """
     answer_mode = answer_mode or mode
-    ids = encode(build_prompt(item.interaction, PromptFormat.COMPACT, mode, opened_for=answer_mode))
+    prompt = build_prompt(item.interaction, prompt_format, mode, chat_template=chat_template, opened_for=answer_mode)
+    ids = encode(prompt)
     weights = [0.0] * len(ids)
     labels = []
     tasks = iter(item.labels)
-    unknown_category = item.labels[Task.REQUEST] is Label.HARMFUL and item.category is None
-    for text, is_answer in target_pieces(item.labels, item.category, item.reasoning, answer_mode):
+    names_category = prompt_format is PromptFormat.COMPACT and item.labels[Task.REQUEST] is Label.HARMFUL
+    unknown_category = names_category and item.category is None
+    for text, is_answer in target_pieces(item.labels, item.category, item.reasoning, answer_mode, prompt_format):
         piece = encode(Prompt((Span(text),)))
         first = rest = 1.0
         if is_answer and text.strip() in set(Label):

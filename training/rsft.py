@@ -232,7 +232,6 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = Non
     Raises:
         InputError: the adapter to start from does not fit the recipe or the base.
     """
-    import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,23 +150,21 @@ def write_record(
     (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def environment() -> dict[str, Any]:
-    """Commit, versions and hardware, as a run record names them."""
-    import peft
+def environment(*packages: str) -> dict[str, Any]:
+    """Commit, versions (of ``packages`` too) and hardware, as a run record names them."""
     import torch
-    import transformers
 
     git = shutil.which("git")
     commit = (
         git and subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     )
+    devices = torch.cuda.device_count()
+    cpu = f"{os.cpu_count()} x {platform.processor() or platform.machine()} CPU"
     return {
         "commit": commit or None,
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
+            **{name: version(name) for name in ("torch", "transformers", "peft", *packages)},
         },
-        "hardware": f"{os.cpu_count()} x {platform.processor() or platform.machine()} CPU",
+        "hardware": f"{devices} x {torch.cuda.get_device_name()}" if devices else cpu,
     }

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from guardreasoner_moderation.results import LABELS, Label, Task
 from training.data import Example
+from training.verdict_figures import verdict_figures
 
 if TYPE_CHECKING:
     from guardreasoner_moderation.checkpoint import Checkpoint
-
-CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,10 @@ def figures_of(answers: Sequence[Answer]) -> dict[str, Any]:
     """What a run records of one look.
 
     Returns:
-        ``loss``: mean negative log-likelihood of the true labels, which chooses the best checkpoint; for each task the
-        count, accuracy, F1 of the risky label at 0.5, area under the precision-recall curve and expected calibration
-        error; and under ``styles`` the count, recall and false alarms of each kind of item, of requests (and of
-        responses, where it has some).
+        ``loss``: mean negative log-likelihood of the true labels, which chooses the best checkpoint; for each task
+        :func:`training.verdict_figures.verdict_figures`; and under ``styles`` the count, recall and false alarms of
+        each kind of item, of requests (and of responses, where it has some).
     """
-    from sklearn.metrics import accuracy_score, average_precision_score, f1_score
-
     likelihoods = [answer.score if answer.risky else 1 - answer.score for answer in answers]
     figures: dict[str, Any] = {
         "loss": round(-sum(math.log(max(one, 1e-12)) for one in likelihoods) / max(len(likelihoods), 1), 4)
@@ -88,15 +84,7 @@ def figures_of(answers: Sequence[Answer]) -> dict[str, Any]:
         mine = [answer for answer in answers if answer.task is task]
         if not mine:
             continue
-        truth, score = [answer.risky for answer in mine], [answer.score for answer in mine]
-        chosen = [value >= 0.5 for value in score]
-        figures[task.value] = {
-            "n": len(mine),
-            "accuracy": round(float(accuracy_score(truth, chosen)), 4),
-            "f1": round(float(f1_score(truth, chosen, zero_division=0.0)), 4),
-            "auprc": round(float(average_precision_score(truth, score)), 4) if any(truth) else None,
-            "ece": round(calibration_error(truth, score), 4),
-        }
+        figures[task.value] = verdict_figures([one.risky for one in mine], [one.score for one in mine])
     figures["styles"] = _by_style([answer for answer in answers if answer.task is not Task.COMPLETION])
     return figures
 
@@ -120,12 +108,3 @@ def _by_style(answers: Sequence[Answer]) -> dict[str, Any]:
 
 def _share(answers: Sequence[Answer]) -> float | None:
     return round(sum(answer.score >= 0.5 for answer in answers) / len(answers), 4) if answers else None
-
-
-def calibration_error(truth: Sequence[bool], score: Sequence[float]) -> float:
-    """Expected calibration error (arXiv 1706.04599, equation 3) over ten bins of equal width of the risky score."""
-    bins: dict[int, list[tuple[bool, float]]] = defaultdict(list)
-    for risky, value in zip(truth, score, strict=True):
-        bins[min(int(value * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((risky, value))
-    gaps = (abs(sum(risky for risky, _ in pairs) - sum(value for _, value in pairs)) for pairs in bins.values())
-    return sum(gaps) / max(len(truth), 1)

@@ -168,3 +168,27 @@ def test_a_file_that_could_not_be_written_whole_is_not_there(tmp_path: Path) -> 
     with pytest.raises(RuntimeError):
         write_rows(rows(), tmp_path / "rows.jsonl")
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_guardreasoner_example_teaches_no_category(tmp_path: Path, encoder: SpanEncoder) -> None:
+    example = build(read_row(tmp_path), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER, label_weight=3.0)
+    assert "Category" not in learned(example, encoder)
+    assert learned(example, encoder).endswith("Answers: \nRequest: harmful\nCompletion: refusal\nResponse: unharmful")
+    assert [example.weights[position] for position, _, _ in example.labels] == [3.0] * 3
+    unknown = build(read_row(tmp_path, category=None), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER)
+    assert (
+        unknown.ids == build(read_row(tmp_path), Mode.THINK, encoder, prompt_format=PromptFormat.GUARDREASONER).ids
+    )  # and so no line after it is left out of the loss
+    assert 0.0 not in unknown.weights[unknown.weights.index(1.0) :]
+
+
+def test_a_guardreasoner_example_stands_in_the_chat_template(tmp_path: Path, encoder: SpanEncoder) -> None:
+    def template(messages: list[dict[str, str]]) -> str:
+        return "".join(f"<{one['role']}>{one['content']}" for one in messages) + "<assistant>"
+
+    example = build(
+        read_row(tmp_path), Mode.VERDICT, encoder, prompt_format=PromptFormat.GUARDREASONER, chat_template=template
+    )
+    text = encoder.decode(list(example.ids))
+    assert text.startswith("<system>You are a classifier")
+    assert "<assistant>Answers: \nRequest: harmful" in text
