@@ -107,7 +107,9 @@ def add_batch_tab(page: gr.Blocks, guards: Guards, settings: DemoSettings) -> No
         concurrency_limit=1,
         api_visibility="private",
     )
-    stop_button.click(lambda: _buttons(running=False), None, [judge_button, stop_button], cancels=[run], **quick)
+    # In this order: a group that is judged before the run is cancelled sets the buttons too.
+    stop_button.click(None, cancels=[run], **quick)
+    stop_button.click(lambda: _buttons(running=False), None, [judge_button, stop_button], **quick)
     # After each group of rows too, so that threshold, filter and order can be changed meanwhile.
     gr.on(
         [judged.change, threshold.change, wanted.change, order.change],

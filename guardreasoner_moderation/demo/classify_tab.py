@@ -96,7 +96,9 @@ def add_classify_tab(guards: Guards, settings: DemoSettings) -> None:
         # The last one that is asked for is shown, so it ends the others.
         gr.on(triggers, None, cancels=[other for _, other in runs if other is not run], **quick)
         gr.on(triggers, None, js=_SHOW_VERDICT, **quick)
-    stop_button.click(_stopped, None, judging["outputs"], cancels=[run for _, run in runs], **quick)
+    # Two listeners, as the page cancels after a function has answered, and what it cancels could write until then.
+    stop_button.click(None, cancels=[run for _, run in runs], **quick)
+    stop_button.click(_stopped, None, judging["outputs"], **quick)
     model.change(lambda name: [guards.thresholds(name)[task] for task in THRESHOLDS], model, thresholds, **quick)
 
 
