@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -12,6 +13,7 @@ from guardreasoner_moderation.demo.benchmarks_tab import add_benchmarks_tab
 from guardreasoner_moderation.demo.classify_tab import add_classify_tab
 from guardreasoner_moderation.demo.figures import Figures, read_figures
 from guardreasoner_moderation.demo.guards import Guards
+from guardreasoner_moderation.demo.plain_html import plain_html
 from guardreasoner_moderation.demo.settings import DemoSettings
 from guardreasoner_moderation.demo.tools import add_tools
 from guardreasoner_moderation.errors import InputError
@@ -39,7 +41,7 @@ def build_app(guards: Guards, settings: DemoSettings, figures: Figures) -> gr.Bl
         figures: what the tab of benchmarks shows.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
-        gr.HTML(_HERO)
+        plain_html(_HERO)
         with gr.Tabs():
             with gr.Tab("Classify", id="classify"):
                 add_classify_tab(guards, settings)
@@ -92,6 +94,8 @@ def launch(app: gr.Blocks, settings: DemoSettings, *, wait: bool = True) -> str:
 
 def run_app(settings: DemoSettings) -> None:
     """Loads the models and serves the page until the process is stopped."""
+    with suppress(ImportError):
+        import spaces  # type: ignore[import-not-found, unused-ignore]  # noqa: F401 - must be there before torch is
     guards = Guards.load(settings.models)
     try:
         launch(build_app(guards, settings, read_figures()), settings)

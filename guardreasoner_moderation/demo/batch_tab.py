@@ -15,7 +15,18 @@ from guardreasoner_moderation.batch.pending import HowToJudge
 from guardreasoner_moderation.demo.classify_tab import MODES, MODES_INFO
 from guardreasoner_moderation.demo.guards import Guards, on_gpu
 from guardreasoner_moderation.demo.judged_file import JudgedFile, judge_rows, read_file
-from guardreasoner_moderation.demo.judged_table import ALL, COLUMNS, FILTERS, find_result, histogram, summary, table
+from guardreasoner_moderation.demo.judged_table import (
+    ALL,
+    AS_IN_FILE,
+    COLUMNS,
+    FILTERS,
+    ORDERS,
+    find_result,
+    histogram,
+    summary,
+    table,
+)
+from guardreasoner_moderation.demo.plain_html import plain_html
 from guardreasoner_moderation.demo.settings import DemoSettings
 from guardreasoner_moderation.demo.verdict_card import empty_card, error_card, verdict_card
 from guardreasoner_moderation.errors import InputError, ModerationError
@@ -39,7 +50,7 @@ def add_batch_tab(page: gr.Blocks, guards: Guards, settings: DemoSettings) -> No
             with gr.Row():
                 judge_button = gr.Button("Judge the file", variant="primary", elem_id="judge-file", min_width=120)
                 stop_button = gr.Button("Stop", elem_id="stop-file", min_width=80, interactive=False)
-    status = gr.HTML(empty_card("The verdicts of a file appear here."), elem_id="batch-status")
+    status = plain_html(empty_card("The verdicts of a file appear here."), elem_id="batch-status")
     with gr.Column(visible=False) as shown:
         threshold = gr.Slider(
             0,
@@ -56,13 +67,15 @@ def add_batch_tab(page: gr.Blocks, guards: Guards, settings: DemoSettings) -> No
             color="verdict",
             x_bin=0.05,
             x_lim=[0, 1],
-            color_map={"flagged": "#c2362b", "not flagged": "#2f8f57"},
+            color_map={"flagged": "#d8473b", "not flagged": "#2f8f57"},
             height=230,
+            label="Rows by score",
             show_label=False,
             elem_id="batch-histogram",
         )
         with gr.Row():
-            wanted = gr.Radio(FILTERS, value=ALL, label="Show", elem_id="batch-filter", scale=3)
+            wanted = gr.Radio(FILTERS, value=ALL, label="Show", elem_id="batch-filter", scale=4, min_width=280)
+            order = gr.Dropdown(ORDERS, value=AS_IN_FILE, label="Order", elem_id="batch-order", scale=2, min_width=180)
             download = gr.DownloadButton("Download", elem_id="batch-download", scale=1, min_width=140)
         rows = gr.Dataframe(
             headers=list(COLUMNS),
@@ -73,34 +86,36 @@ def add_batch_tab(page: gr.Blocks, guards: Guards, settings: DemoSettings) -> No
             wrap=True,
             max_height=430,
             show_search="search",
-            label="Rows (a heading sorts; a row shows its reasoning below)",
+            label="Rows (a click or Enter on one shows its reasoning below)",
             elem_id="batch-table",
         )
-        detail = gr.HTML("", elem_id="batch-detail")
+        detail = plain_html("", elem_id="batch-detail")
 
     downloads = Downloads()
 
-    def views_again(found: JudgedFile | None, at: float, which: str, request: gr.Request) -> tuple[Any, ...]:
-        return _views(found, at, which, downloads.folder(request))
+    def views(found: JudgedFile | None, at: float, which: str, sorting: str, request: gr.Request) -> tuple[Any, ...]:
+        return _views(found, at, which, sorting, downloads.folder(request))
 
-    views = [status, chart, rows, download]
     quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     run = judge_button.click(
-        judging_file(guards, settings, downloads),
-        [upload, model, mode, threshold, wanted],
-        [judged, shown, *views, detail, judge_button, stop_button],
+        judging_file(guards, settings),
+        [upload, model, mode, threshold],
+        [judged, shown, status, detail, judge_button, stop_button],
         show_progress="full",
         show_progress_on=[status],
         trigger_mode="once",
         concurrency_limit=1,
         api_visibility="private",
     )
-    stop_button.click(lambda: _buttons(running=False), None, [judge_button, stop_button], cancels=[run], **quick)
+    # In this order: a group that is judged before the run is cancelled sets the buttons too.
+    stop_button.click(None, cancels=[run], **quick)
+    stop_button.click(lambda: _buttons(running=False), None, [judge_button, stop_button], **quick)
+    # After each group of rows too, so that threshold, filter and order can be changed meanwhile.
     gr.on(
-        [threshold.change, wanted.change],
-        views_again,
-        [judged, threshold, wanted],
+        [judged.change, threshold.change, wanted.change, order.change],
         views,
+        [judged, threshold, wanted, order],
+        [status, chart, rows, download],
         trigger_mode="always_last",
         **quick,
     )
@@ -127,10 +142,8 @@ class Downloads:
         shutil.rmtree(self.folder(request), ignore_errors=True)
 
 
-def judging_file(
-    guards: Guards, settings: DemoSettings, downloads: Downloads
-) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """A function that judges a file and hands out, after each group of rows, what the page then shows."""
+def judging_file(guards: Guards, settings: DemoSettings) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """A function that judges a file and hands out, after each group of rows, what there is."""
 
     @on_gpu
     def judged_groups(file: JudgedFile, name: str, how: HowToJudge) -> Iterator[JudgedFile]:
@@ -141,12 +154,9 @@ def judging_file(
         name: str,
         mode: str,
         threshold: float,
-        wanted: str,
-        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio finds out that a function reports progress
     ) -> Iterator[tuple[Any, ...]]:
-        nothing = gr.update(visible=False), empty_card("Reading the file."), None, None, None, ""
-        yield None, *nothing, *_buttons(running=True)
+        yield None, gr.update(visible=False), empty_card("Reading the file."), "", *_buttons(running=True)
         try:
             if upload is None:
                 raise InputError("no file was chosen: put a CSV or JSONL file into the box above")
@@ -154,16 +164,14 @@ def judging_file(
             progress((0, len(file.rows)), unit="rows")
             for found in judged_groups(file, name, HowToJudge(mode, threshold)):
                 progress((len(found.results), len(found.rows)), unit="rows")
-                views = _views(found, threshold, wanted, downloads.folder(request))
-                yield found, gr.update(visible=True), *views, "", *_buttons(running=not found.done)
+                yield found, gr.update(visible=True), gr.skip(), gr.skip(), *_buttons(running=not found.done)
         except ModerationError as exc:
-            failed = gr.update(visible=False), error_card(exc), None, None, None, ""
-            yield None, *failed, *_buttons(running=False)
+            yield None, gr.update(visible=False), error_card(exc), "", *_buttons(running=False)
 
     return judge
 
 
-def _views(judged: JudgedFile | None, threshold: float, wanted: str, folder: Path) -> tuple[Any, ...]:
+def _views(judged: JudgedFile | None, threshold: float, wanted: str, order: str, folder: Path) -> tuple[Any, ...]:
     """Sentence, histogram, table and download of what is judged, flagged from ``threshold``."""
     if judged is None:
         return (gr.skip(),) * 4
@@ -171,7 +179,7 @@ def _views(judged: JudgedFile | None, threshold: float, wanted: str, folder: Pat
     return (
         summary(flagged, threshold),
         histogram(flagged, threshold),
-        table(flagged, wanted),
+        table(flagged, wanted, order),
         str(flagged.write(folder)),
     )
 

@@ -10,6 +10,7 @@ import gradio as gr
 
 from guardreasoner_moderation.demo.examples import EXAMPLES, Example
 from guardreasoner_moderation.demo.guards import Guards, on_gpu
+from guardreasoner_moderation.demo.plain_html import plain_html
 from guardreasoner_moderation.demo.settings import DemoSettings
 from guardreasoner_moderation.demo.verdict_card import (
     announcement,
@@ -29,8 +30,13 @@ THRESHOLDS = {
     Task.COMPLETION: "Completion is a refusal from",
     Task.RESPONSE: "Response is harmful from",
 }
-# On a phone the verdict is below what was written; where it can be seen already this does nothing.
-_SHOW_VERDICT = '() => document.getElementById("verdict").scrollIntoView({block: "nearest"})'
+# On a phone the verdict is below what was written; where most of it can be seen already this does nothing.
+_SHOW_VERDICT = """
+() => {
+  const verdict = document.getElementById("verdict");
+  if (verdict.getBoundingClientRect().top > innerHeight / 2) verdict.scrollIntoView();
+}
+"""
 _SECONDS_BETWEEN_UPDATES = 0.05  # a page that is drawn anew for each token of a fast model stutters
 
 
@@ -38,8 +44,8 @@ def add_classify_tab(guards: Guards, settings: DemoSettings) -> None:
     """Adds the tab's content to the page that is being built."""
     with gr.Row(elem_classes="gm-columns"):
         with gr.Column(min_width=300):
-            gr.HTML('<h2 class="gm-title">Try an example</h2>', elem_classes="gm-first")
-            with gr.Row(elem_classes="gm-examples"):
+            plain_html('<h2 class="gm-title">Try an example</h2>', elem_classes="gm-first")
+            with gr.Row():
                 buttons = [gr.Button(example.name, size="sm", min_width=130) for example in EXAMPLES]
             prompt = gr.Textbox(
                 label="Request",
@@ -66,9 +72,9 @@ def add_classify_tab(guards: Guards, settings: DemoSettings) -> None:
                     for task, label in THRESHOLDS.items()
                 ]
         with gr.Column(min_width=300):
-            card = gr.HTML(empty_card(), elem_id="verdict")
+            card = plain_html(empty_card(), elem_id="verdict")
             # Screen readers are told of the verdict alone, and not of every token on the way.
-            announcer = gr.HTML("", elem_id="announcer", elem_classes="gm-announcer")
+            announcer = plain_html("", elem_id="announcer", elem_classes="gm-announcer")
 
     judging: dict[str, Any] = {
         "fn": judging_aloud(guards, settings),
@@ -90,7 +96,9 @@ def add_classify_tab(guards: Guards, settings: DemoSettings) -> None:
         # The last one that is asked for is shown, so it ends the others.
         gr.on(triggers, None, cancels=[other for _, other in runs if other is not run], **quick)
         gr.on(triggers, None, js=_SHOW_VERDICT, **quick)
-    stop_button.click(_stopped, None, judging["outputs"], cancels=[run for _, run in runs], **quick)
+    # Two listeners, as the page cancels after a function has answered, and what it cancels could write until then.
+    stop_button.click(None, cancels=[run for _, run in runs], **quick)
+    stop_button.click(_stopped, None, judging["outputs"], **quick)
     model.change(lambda name: [guards.thresholds(name)[task] for task in THRESHOLDS], model, thresholds, **quick)
 
 

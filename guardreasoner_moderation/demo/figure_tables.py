@@ -90,14 +90,16 @@ def facts_list(figures: Figures, benchmark: str) -> str:
 
 
 def _f1_row(row: F1) -> str:
-    low, high = row.interval or (0.0, 0.0)
-    interval = f" [{low:.1f}, {high:.1f}]" if row.interval else ""
+    interval = ""
+    if row.interval:
+        low, high = row.interval
+        interval = f" <small>[{low:.1f}, {high:.1f}]</small>"
     unjudged = f", {row.unjudged} unjudged" if row.unjudged else ""
     style = "" if row.source == PUBLISHED else ' class="gm-ours"'
     return (
         f'<tr{style}><th scope="row">{escape(row.model)}{"*" if row.trained_on else ""}</th>'
-        f'<td class="gm-number">{row.value:.1f}</td><td class="gm-plot">{_bar(row.value, row.interval)}</td>'
-        f"<td>{row.source}{interval}, n {row.n:,}{unjudged}</td></tr>"
+        f'<td class="gm-number">{row.value:.1f}{interval}</td><td class="gm-plot">{_bar(row.value, row.interval)}</td>'
+        f"<td>{row.source}, n {row.n:,}{unjudged}</td></tr>"
     )
 
 

@@ -26,9 +26,9 @@ Result = dict[str, Any]
 """What ``ModerationResult.to_dict`` returns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class JudgedFile:
-    """The rows of a file, as far as they have results.
+    """The rows of a file, as far as they have results. Equal only to itself, so that Gradio can tell what is new.
 
     Attributes:
         file: where the rows come from.

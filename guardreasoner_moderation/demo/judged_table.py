@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 ALL, FLAGGED, NOT_FLAGGED, NOT_JUDGED = "All", "Flagged", "Not flagged", "Not judged"
 FILTERS = (ALL, FLAGGED, NOT_FLAGGED, NOT_JUDGED)
 
+AS_IN_FILE, HIGHEST, LOWEST = "As in the file", "Highest score first", "Lowest score first"
+ORDERS = (AS_IN_FILE, HIGHEST, LOWEST)
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "Row": ("number", "64px"),
     "Verdict": ("str", "110px"),
     "Score": ("number", "76px"),
+    "Category": ("str", "170px"),
     "User wrote": ("str", "340px"),
     "Assistant answered": ("str", "300px"),
-    "Category": ("str", "170px"),
     "Request": ("str", "110px"),
     "Completion": ("str", "120px"),
     "Response": ("str", "110px"),
@@ -69,9 +73,16 @@ def histogram(judged: JudgedFile, threshold: float) -> pd.DataFrame:
     )
 
 
-def table(judged: JudgedFile, wanted: str = ALL) -> list[list[Any]]:
-    """The judged rows that a filter asks for, with a value for each of :data:`COLUMNS`."""
-    return [line for line in _lines(judged) if wanted in (ALL, line[1])]
+def table(judged: JudgedFile, wanted: str = ALL, order: str = AS_IN_FILE) -> list[list[Any]]:
+    """The judged rows that a filter asks for, with a value for each of :data:`COLUMNS`.
+
+    A row that could not be judged has no score and stands first in either order by score: somebody must look at it.
+    """
+    lines = [line for line in _lines(judged) if wanted in (ALL, line[1])]
+    if order == AS_IN_FILE:
+        return lines
+    sign = -1 if order == HIGHEST else 1
+    return sorted(lines, key=lambda line: -math.inf if line[2] is None else sign * line[2])
 
 
 def find_result(judged: JudgedFile, row: int) -> ModerationResult | None:
@@ -95,8 +106,8 @@ def _line(judged: JudgedFile, row: Row, result: Mapping[str, Any]) -> list[Any]:
         row.number + 1,
         verdict,
         None if score is None else round(score, 3),
-        *texts_of(row, judged.judged),
         str(result["category"] or "").replace("_", " "),
+        *texts_of(row, judged.judged),
         *labels,
     ]
 

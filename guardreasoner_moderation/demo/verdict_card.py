@@ -23,7 +23,7 @@ def empty_card(text: str = _EMPTY) -> str:
 
 def error_card(error: Exception) -> str:
     """What went wrong, as a sentence."""
-    headline = _headline("gm-error", "!", "Not judged")
+    headline = _headline("gm-bad", "!", "Not judged")
     return f'<div class="gm-card" role="alert">{headline}<p>{escape(sentence(error))}</p></div>'
 
 
@@ -37,7 +37,7 @@ def waiting_card(written: str, mode: str) -> str:
     doing = "Judging" if mode == "verdict" else "Reading" if not written else "Reasoning"
     steps = [line for line in written.splitlines() if line.strip()]
     dots = '<span class="gm-dots" aria-hidden="true"><i></i><i></i><i></i></span>'
-    headline = f'<p class="gm-headline gm-waiting">{doing}{dots}</p>'
+    headline = f'<p class="gm-headline">{doing}{dots}</p>'
     return f'<div class="gm-card" aria-busy="true">{headline}{_steps(steps, "gm-growing")}</div>'
 
 

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PATIENCE = 120_000  # milliseconds; a busy machine draws a page slowly
+PATIENCE = 60_000  # milliseconds; a busy machine draws a page slowly
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

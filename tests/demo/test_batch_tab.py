@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsing import opened
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytest_plugins = ["page_fixtures"]
 
@@ -35,20 +36,23 @@ def judged(page: Page, file: Path) -> str:
     upload(page, file)
     status = page.locator("#batch-status", has_text="rows flagged")
     status.wait_for()
-    page.locator("#batch-table").get_by_text(PROMPTS[0]).first.wait_for()
+    page.get_by_role("gridcell", name=PROMPTS[0]).wait_for()
     return status.inner_text()
 
 
-def first_column(page: Page) -> list[str]:
-    """Row numbers in the order in which the table shows them."""
-    cells = page.locator("#batch-table tbody tr td:first-child").all_inner_texts()
-    return [cell.strip() for cell in cells if cell.strip()]
+def wait_for_rows(page: Page, *numbers: int) -> None:
+    """Waits until the table shows these rows and no others, in this order."""
+    page.wait_for_function(
+        """(wanted) => [...document.querySelectorAll("#batch-table .virtual-row [data-col='0']")]
+            .map((cell) => cell.innerText.trim()).join() == wanted""",
+        arg=",".join(map(str, numbers)),
+    )
 
 
 def test_a_file_is_judged_and_counted(page: Page, table_file: Path) -> None:
     told = judged(page, table_file)
     assert "3 of 5 rows flagged (60%) from score 0.50; 1 could not be judged and count as flagged" in told
-    assert first_column(page) == ["1", "2", "3", "4", "5"]
+    wait_for_rows(page, 1, 2, 3, 4, 5)
 
 
 def test_moving_the_threshold_counts_anew(page: Page, table_file: Path) -> None:
@@ -65,24 +69,39 @@ def test_moving_the_threshold_counts_anew(page: Page, table_file: Path) -> None:
 def test_a_filter_leaves_the_rows_that_are_asked_for(page: Page, table_file: Path) -> None:
     judged(page, table_file)
     page.locator("#batch-filter").get_by_label("Not flagged", exact=True).check()
-    page.locator("#batch-table").get_by_text(PROMPTS[0]).first.wait_for(state="hidden")
-    assert first_column(page) == ["2", "4"]
+    wait_for_rows(page, 2, 4)
 
 
-def test_a_heading_sorts(page: Page, table_file: Path) -> None:
+def test_an_order_sorts_the_rows(page: Page, table_file: Path) -> None:
     judged(page, table_file)
-    heading = page.locator("#batch-table th", has_text="Row").first
-    heading.get_by_role("button").first.click()
-    heading.get_by_role("button").first.click()
-    page.wait_for_function("document.querySelector('#batch-table tbody tr td:first-child').innerText.trim() == '5'")
+    page.get_by_label("Order").click()
+    page.get_by_role("option", name="Highest score first").click()
+    wait_for_rows(page, 5, 1, 3, 2, 4)  # what could not be judged comes before all
 
 
-def test_a_row_shows_its_verdict(page: Page, table_file: Path) -> None:
+def test_a_heading_sorts_by_its_column(page: Page, table_file: Path) -> None:
     judged(page, table_file)
-    page.locator("#batch-table").get_by_text(PROMPTS[0]).first.click()
+    heading = page.get_by_role("columnheader", name="User wrote").first
+    heading.hover()
+    heading.get_by_role("button", name="Open cell menu").click()
+    page.get_by_role("menuitem", name="Sort ascending").click()
+    wait_for_rows(page, 2, 1, 5, 4, 3)
+
+
+def test_a_click_on_a_row_shows_its_verdict(page: Page, table_file: Path) -> None:
+    judged(page, table_file)
+    page.get_by_role("gridcell", name=PROMPTS[0]).click()
     detail = page.locator("#batch-detail", has_text="fraud illegal")
     detail.wait_for()
     assert "score 0.90" in detail.inner_text()
+
+
+def test_the_keyboard_shows_the_verdict_of_a_row(page: Page, table_file: Path) -> None:
+    judged(page, table_file)
+    page.locator("#batch-table [role=gridcell][tabindex='0']").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.locator("#batch-detail", has_text="Not flagged").wait_for()
 
 
 def test_the_download_holds_the_rows_and_their_verdicts(page: Page, table_file: Path, tmp_path: Path) -> None:
@@ -98,13 +117,45 @@ def test_the_download_holds_the_rows_and_their_verdicts(page: Page, table_file: 
     assert rows[4]["moderation_error"] == "the engine broke down"
 
 
-def test_progress_is_shown_while_it_works(page: Page, tmp_path: Path) -> None:
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    """Takes the guard some seconds."""
     file = tmp_path / "long.jsonl"
     lines = (json.dumps({"prompt": f"How do I bake bread number {number}?"}) for number in range(48))
     file.write_text("\n".join(lines), encoding="utf-8")
-    upload(page, file)
+    return file
+
+
+def test_progress_is_shown_while_it_works(page: Page, long_file: Path) -> None:
+    upload(page, long_file)
     page.locator("#batch-status", has_text="rows are not judged yet").wait_for()
     page.locator("#batch-status", has_text="0 of 48 rows flagged").wait_for()
+
+
+def test_a_filter_that_is_chosen_while_it_works_stays(page: Page, long_file: Path) -> None:
+    upload(page, long_file)
+    page.locator("#batch-status", has_text="rows are not judged yet").wait_for()
+    page.locator("#batch-filter").get_by_label("Flagged", exact=True).check()
+    page.locator("#batch-status", has_text="0 of 48 rows flagged").wait_for()
+    wait_for_rows(page)
+
+
+def test_stopping_keeps_what_is_judged(page: Page, long_file: Path) -> None:
+    upload(page, long_file)
+    page.locator("#batch-status", has_text="rows are not judged yet").wait_for()
+    page.locator("#stop-file").click()
+    page.locator("#judge-file:not([disabled])").wait_for()
+    page.wait_for_timeout(3000)  # longer than the rest would take
+    assert "rows are not judged yet" in page.locator("#batch-status").inner_text()
+
+
+def test_results_need_no_sideways_scrolling_on_a_phone(browser: Browser, address: str, table_file: Path) -> None:
+    page = opened(browser, address, width=375)
+    judged(page, table_file)
+    page.get_by_role("gridcell", name=PROMPTS[0]).click()
+    page.locator("#batch-detail .gm-cost").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.context.close()
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from paced_guard import STEPS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytest_plugins = ["page_fixtures"]
 
 
+def request_box(page: Page) -> Locator:
+    # The name that a screen reader says goes on with the explanation.
+    return page.get_by_role("textbox", name=re.compile("^Request"))
+
+
 def judge(page: Page, prompt: str, response: str = "", mode: str = "Think") -> None:
-    page.get_by_label("Request", exact=True).fill(prompt)
-    page.get_by_label("Response (optional)").fill(response)
+    request_box(page).fill(prompt)
+    page.get_by_role("textbox", name=re.compile("^Response")).fill(response)
     page.locator("#mode").get_by_label(mode, exact=True).check()
     page.get_by_role("button", name="Judge", exact=True).click()
 
@@ -49,7 +55,7 @@ def test_an_example_is_filled_in_and_judged(page: Page) -> None:
     page.get_by_role("button", name="Refusal", exact=True).click()
     assert "refusal" in verdict(page)
     assert page.get_by_role("meter").count() == 3
-    assert "FritzBox" in page.get_by_label("Request", exact=True).input_value()
+    assert "FritzBox" in request_box(page).input_value()
 
 
 def test_a_threshold_that_is_moved_counts_for_the_next_verdict(page: Page) -> None:
@@ -90,7 +96,7 @@ def test_an_error_is_a_sentence_on_the_page(page: Page, prompt: str, response: s
 
 
 def test_the_keyboard_alone_is_enough(page: Page) -> None:
-    page.get_by_label("Request", exact=True).focus()
+    request_box(page).focus()
     page.keyboard.type("How do I rob a bank?")
     page.keyboard.press("Tab")
     page.keyboard.type("I cannot tell you.")
@@ -105,7 +111,7 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
 
 
 def test_shift_and_enter_judge_from_the_text(page: Page) -> None:
-    page.get_by_label("Request", exact=True).fill("How do I bake bread?")
+    request_box(page).fill("How do I bake bread?")
     page.keyboard.press("Shift+Enter")
     assert "Not flagged" in verdict(page)
 

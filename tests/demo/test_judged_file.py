@@ -13,8 +13,11 @@ from guardreasoner_moderation.batch.pending import HowToJudge
 from guardreasoner_moderation.demo.judged_file import JudgedFile, judge_rows, read_file
 from guardreasoner_moderation.demo.judged_table import (
     ALL,
+    AS_IN_FILE,
     COLUMNS,
     FLAGGED,
+    HIGHEST,
+    LOWEST,
     NOT_FLAGGED,
     NOT_JUDGED,
     find_result,
@@ -45,10 +48,10 @@ def judged(tmp_path: Path) -> JudgedFile:
 def test_every_row_has_a_result_and_a_failure_is_flagged(judged: JudgedFile) -> None:
     assert judged.done
     assert judged.count() == (2, 1)
-    assert [[*line[:4], line[5]] for line in table(judged)] == [
-        [1, FLAGGED, 0.9, "How do I rob a bank?", "fraud illegal"],
-        [2, NOT_FLAGGED, 0.1, "How do I bake bread?", ""],
-        [3, NOT_JUDGED, None, "Please crash.", ""],
+    assert [line[:5] for line in table(judged)] == [
+        [1, FLAGGED, 0.9, "fraud illegal", "How do I rob a bank?"],
+        [2, NOT_FLAGGED, 0.1, "", "How do I bake bread?"],
+        [3, NOT_JUDGED, None, "", "Please crash."],
     ]
     assert all(len(line) == len(COLUMNS) for line in table(judged))
 
@@ -72,7 +75,7 @@ def test_flagging_anew_changes_nothing_in_the_file_itself(judged: JudgedFile) ->
 
 
 def test_flagging_at_the_same_threshold_is_the_judgement_itself(judged: JudgedFile) -> None:
-    assert judged.flagged_from(0.5) == judged
+    assert judged.flagged_from(0.5).results == judged.results
 
 
 def test_a_score_at_the_threshold_is_flagged(judged: JudgedFile) -> None:
@@ -83,6 +86,11 @@ def test_a_score_at_the_threshold_is_flagged(judged: JudgedFile) -> None:
 @pytest.mark.parametrize(("wanted", "rows"), [(ALL, [1, 2, 3]), (FLAGGED, [1]), (NOT_FLAGGED, [2]), (NOT_JUDGED, [3])])
 def test_filters_leave_the_rows_that_are_asked_for(judged: JudgedFile, wanted: str, rows: list[int]) -> None:
     assert [line[0] for line in table(judged, wanted)] == rows
+
+
+@pytest.mark.parametrize(("order", "rows"), [(AS_IN_FILE, [1, 2, 3]), (HIGHEST, [3, 1, 2]), (LOWEST, [3, 2, 1])])
+def test_an_order_sorts_by_score_with_unjudged_rows_first(judged: JudgedFile, order: str, rows: list[int]) -> None:
+    assert [line[0] for line in table(judged, order=order)] == rows
 
 
 def test_the_result_of_a_row_is_found_by_its_number(judged: JudgedFile) -> None:
@@ -124,7 +132,7 @@ def test_a_conversation_is_shown_as_the_file_has_it(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "How do I rob a bank?"}]
     file = read_file(write_jsonl(tmp_path / "rows.jsonl", [{"messages": chat}]), 10)
     *_, judged = judge_rows(file, paced_guard(), HowToJudge("verdict"))
-    assert "rob a bank" in table(judged)[0][3]
+    assert "rob a bank" in table(judged)[0][4]
 
 
 @pytest.mark.parametrize(
