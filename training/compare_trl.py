@@ -119,18 +119,24 @@ def measure(side: str, recipe: Recipe, data_dir: Path, steps: int, threads: int)
     import torch
 
     from guardreasoner_moderation.checkpoint import read_gguf
-    from guardreasoner_moderation.engines.encoding import SpanEncoder
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     checkpoint = read_gguf(weights.base_file(recipe.base))
-    sources = [(source, read_interactions(data_dir / source.file)) for source in recipe.data]
-    encoder, eos_id = SpanEncoder(checkpoint.tokenizer), checkpoint.tokens.index(checkpoint.eos_token)
-    batches, _ = make_batches(replace(recipe, epochs=1, max_steps=steps + 1), sources, encoder, eos_id)
+    batches = first_batches(recipe, data_dir, checkpoint, steps + 1)
     tokens, seconds = SIDES[side](recipe, checkpoint, batches)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Measurement(tokens, seconds, round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)))
+
+
+def first_batches(recipe: Recipe, data_dir: Path, checkpoint: Any, count: int) -> list[list[Example]]:
+    """The first steps of the recipe's run, as :mod:`training.rsft` has them."""
+    from guardreasoner_moderation.engines.encoding import SpanEncoder
+
+    sources = [(source, read_interactions(data_dir / source.file)) for source in recipe.data]
+    encoder, eos_id = SpanEncoder(checkpoint.tokenizer), checkpoint.tokens.index(checkpoint.eos_token)
+    return make_batches(replace(recipe, epochs=1, max_steps=count), sources, encoder, eos_id)[0]
 
 
 def run_packed(recipe: Recipe, checkpoint: Any, batches: Sequence[Sequence[Example]]) -> tuple[int, float]:

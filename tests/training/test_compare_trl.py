@@ -29,7 +29,7 @@ def test_a_side_counts_real_tokens_of_the_timed_steps(recipe: Recipe, tmp_path: 
 
     data = write_data(tmp_path)
     measured = compare_trl.measure(side, recipe, data, 1, 1)
-    batches = compare_trl.build_batches(recipe, data, read_gguf(weights.base_file(recipe.base)), 2)
+    batches = compare_trl.first_batches(recipe, data, read_gguf(weights.base_file(recipe.base)), 2)
     lengths = [sum(map(len, batch)) for batch in batches]
     assert measured.seconds > 0
     assert measured.peak_megabytes > 50
