@@ -7,7 +7,6 @@ A Llama-type GGUF base and a LoRA adapter are merged in numpy and written once i
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from guardreasoner_moderation.engines.base import (
     score_words,
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder
+from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.errors import EngineError
 from guardreasoner_moderation.prompts import Prompt
 from guardreasoner_moderation.rotation import rotated
@@ -123,7 +123,7 @@ class CTranslate2Engine:
         self._encoder = SpanEncoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._folder = folder
         self._device = device
-        self._threads = threads or _available_threads()
+        self._threads = threads or available_threads()
         self._loading = threading.Lock()
         self._generators: dict[int, ctranslate2.Generator] | None = {}
         self._generator(1)
@@ -346,13 +346,6 @@ class _Follower:
 def _results(batch: list[Any]) -> list[Any]:
     """The results of a batch, waited for if it still runs."""
     return [one.result() if hasattr(one, "result") else one for one in batch]
-
-
-def _available_threads() -> int:
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    if limit.isdecimal() and int(limit) > 0:
-        return int(limit)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(queries: Sequence[Query]) -> Iterator[list[int]]:

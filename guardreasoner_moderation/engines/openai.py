@@ -6,16 +6,17 @@ it the server tokenises, and it reads control tokens wherever they stand; so wha
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from guardreasoner_moderation.engines.base import Generation, OnText, Sampling, word_tokens
 from guardreasoner_moderation.engines.encoding import SpanEncoder, defused
-from guardreasoner_moderation.engines.openai_answers import Step, read_slots, read_steps, read_words, steps_of_text
+from guardreasoner_moderation.engines.openai_answers import WrittenAnswer, read_slots, read_words
 from guardreasoner_moderation.engines.openai_client import RefusedError, ServerClient
 from guardreasoner_moderation.engines.parallel import at_once
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, MissingDependencyError
@@ -23,6 +24,7 @@ from guardreasoner_moderation.prompts import Prompt, Span
 
 KEY_VARIABLE = "GUARDREASONER_SERVER_KEY"
 _TOPS = (20, 5, 0)  # likeliest tokens to ask for; servers allow different numbers of them, or none
+_MOST_IDS = 128  # tokens that vLLM gives the log-probabilities of
 _ANSWER_TOKENS = 16  # the longest word of a slot
 _ESTIMATE = re.compile(r" ?[A-Za-z]{1,4}|.", re.DOTALL)
 # The frame of chat messages, in letters for private use, which no template and no user writes by chance.
@@ -68,6 +70,7 @@ class OpenAIEngine:
         self._template: Any = None
         self._concurrency = concurrency
         self._top = _TOPS[0]
+        self._extended = True  # whether the server takes fields that are not OpenAI's
         key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE) or None
         self._client = ServerClient(server, api_key=key, concurrency=concurrency, timeout=timeout, retries=retries)
 
@@ -84,7 +87,8 @@ class OpenAIEngine:
     ) -> list[Generation]:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.generate`.
 
-        A server without log-probabilities makes every reading certain: scores are then 0 or 1, or nearly so.
+        A server without log-probabilities makes every reading certain: scores are then 0 or 1, or nearly so. With
+        ``on_text`` the prompts are taken one by one.
         """
         slots = slots or {}
         options: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
@@ -95,7 +99,7 @@ class OpenAIEngine:
             told = None if on_text is None else lambda piece: on_text(number, piece)
             words = [word for choice in slots.values() for word in choice]
             prompt = prompts[number]
-            written = _Written(stop, told)
+            written = WrittenAnswer(stop, told)
             self._ask(prompt, options, words, written)
             last = prompt.spans[-1]
             begun = last.text.rpartition("\ue003")[2] if last.trusted else ""  # of the answer
@@ -107,18 +111,21 @@ class OpenAIEngine:
                 slots=read_slots(written.steps, begun, slots),
             )
 
-        return at_once(write, range(len(prompts)), self._concurrency)
+        return at_once(write, range(len(prompts)), self._concurrency if on_text is None else 1)
 
     def score(self, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.score`.
+
+        Servers with structured outputs (vLLM, SGLang, llama.cpp) are made to answer with one of the words.
 
         Raises:
             EngineError: the model answers with none of the words, nor are they among its likeliest.
         """
 
         def read(number: int) -> dict[str, float]:
-            written = _Written((), None)
-            self._ask(prompts[number], {"max_tokens": _ANSWER_TOKENS, "temperature": 0}, words[number], written)
+            written = WrittenAnswer()
+            options = {"max_tokens": _ANSWER_TOKENS, "temperature": 0}
+            self._ask(prompts[number], options, words[number], written, forced=True)
             reading = read_words(written.steps, words[number])
             if reading is None:
                 raise EngineError(f"the model {self._model!r} answers with none of {', '.join(words[number])}")
@@ -153,11 +160,19 @@ class OpenAIEngine:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.close`."""
         self._client.close()
 
-    def _ask(self, prompt: Prompt, options: Mapping[str, Any], words: Sequence[str], written: _Written) -> None:
-        """Fills ``written``, with as many log-probabilities as the server gives."""
-        top = self._top
+    def _ask(
+        self,
+        prompt: Prompt,
+        options: Mapping[str, Any],
+        words: Sequence[str],
+        written: WrittenAnswer,
+        *,
+        forced: bool = False,
+    ) -> None:
+        """Fills ``written``, with as much of what is beyond OpenAI's own API as the server takes."""
+        top, extended = self._top, self._extended
         while True:
-            path, body = self._request(prompt, words, top)
+            path, body = self._request(prompt, words, forced=forced, top=top, extended=extended)
             try:
                 if written.streams:
                     with closing(self._client.stream(path, {**body, **options})) as parts:
@@ -165,80 +180,55 @@ class OpenAIEngine:
                 else:
                     written.take([self._client.ask(path, {**body, **options})])
             except RefusedError as exc:
-                if not top or exc.status not in (400, 422) or "logprob" not in str(exc):
+                if exc.status not in (400, 422):
                     raise
-                top = _TOPS[_TOPS.index(top) + 1]
+                if top and "logprob" in str(exc) and "logprob_token_ids" not in str(exc):
+                    top = _TOPS[_TOPS.index(top) + 1]
+                elif extended:
+                    extended = False
+                else:
+                    raise
             else:
-                self._top = min(self._top, top)  # kept once it has worked
+                # Kept once it has worked.
+                self._top, self._extended = min(self._top, top), self._extended and extended
                 return
 
-    def _request(self, prompt: Prompt, words: Sequence[str], top: int) -> tuple[str, dict[str, Any]]:
+    def _request(
+        self, prompt: Prompt, words: Sequence[str], *, forced: bool, top: int, extended: bool
+    ) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request: OpenAI's fields, and if ``extended`` those that only some servers know."""
         body: dict[str, Any] = {"model": self._model}
-        if self._encoder is not None:
+        extra = _forcing(words) if forced else {}
+        messages = _messages(prompt) if self._encoder is None else []
+        if messages:
             if top:
-                ids = {token for tokens in word_tokens(self._encoder, words).values() for token in tokens}
-                # vLLM gives exactly these; other servers do not know it.
-                body |= {"logprobs": top, "logprob_token_ids": sorted(ids)}
-            return "/completions", {**body, "prompt": self._encoder.encode(prompt)}
-        messages = _messages(prompt)
-        if not messages:
-            if top:
-                body["logprobs"] = top
-            return "/completions", {**body, "prompt": "".join(map(_plain_text, prompt.needed))}
+                body |= {"logprobs": True, "top_logprobs": top}
+            if messages[-1]["content"]:  # the assistant's answer is begun; vLLM and SGLang have to be told to go on
+                extra |= {"continue_final_message": True, "add_generation_prompt": False}
+            else:
+                messages.pop()
+            return "/chat/completions", {**body, "messages": messages, **(extra if extended else {})}
         if top:
-            body |= {"logprobs": True, "top_logprobs": top}
-        if messages[-1][
-            "content"
-        ]:  # the assistant's answer is begun; vLLM and SGLang go on with it when they are told to
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
+            body["logprobs"] = top
+        if self._encoder is None:
+            body["prompt"] = "".join(map(_plain_text, prompt.needed))
+            extra["add_special_tokens"] = prompt.add_bos  # vLLM
         else:
-            messages.pop()
-        return "/chat/completions", {**body, "messages": messages}
+            body["prompt"] = self._encoder.encode(prompt)
+            ids = {token for tokens in word_tokens(self._encoder, words).values() for token in tokens}
+            if top and 0 < len(ids) <= _MOST_IDS:
+                extra["logprob_token_ids"] = sorted(ids)  # vLLM gives exactly these
+        return "/completions", {**body, **(extra if extended else {})}
 
 
-class _Written:
-    """An answer as it comes in."""
-
-    def __init__(self, stop: Sequence[str], told: Callable[[str], None] | None) -> None:
-        self._stop = tuple(stop)
-        self._told = told
-        self.streams = bool(stop) or told is not None
-        self.text = ""
-        self.steps: list[Step] = []
-        self.reason: str | None = None
-        self.usage: Mapping[str, Any] = {}
-
-    def take(self, parts: Iterable[Mapping[str, Any]]) -> None:
-        """Reads a whole answer, or the parts of a streamed one.
-
-        Raises:
-            EngineError: it is none.
-        """
-        for part in parts:
-            piece = self._read(part)
-            if piece and self._told is not None:
-                self._told(piece)
-            if any(word in self.text for word in self._stop):
-                self.reason = "stop text"
-                break
-        if self.reason is None:
-            raise EngineError("the server broke off in the midst of an answer, or sent none")
-        self.steps = self.steps or steps_of_text(self.text)
-
-    def _read(self, part: Mapping[str, Any]) -> str:
-        try:
-            self.usage = dict(part.get("usage") or self.usage)
-            choices = part["choices"]
-            if not choices:  # the last part of a stream may hold the usage alone
-                return ""
-            message = choices[0].get("message") or choices[0].get("delta")
-            piece = (choices[0].get("text") if message is None else message.get("content")) or ""
-            self.text += piece
-            self.steps += read_steps(choices[0])
-            self.reason = choices[0].get("finish_reason") or self.reason
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as exc:
-            raise EngineError(f"the server answers with something else than a completion: {exc!r}") from exc
-        return str(piece)
+def _forcing(words: Sequence[str]) -> dict[str, Any]:
+    """Fields that leave a model no other answer than one of the words: vLLM's, llama.cpp's and SGLang's."""
+    said = [f" {word}" for word in words]
+    return {
+        "structured_outputs": {"choice": said},
+        "grammar": f"root ::= {' | '.join(map(json.dumps, said))}",
+        "regex": f" ({'|'.join(map(re.escape, words))})",
+    }
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:

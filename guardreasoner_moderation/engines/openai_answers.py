@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from guardreasoner_moderation.engines.base import SlotReading
+from guardreasoner_moderation.errors import EngineError
 
 CERTAIN = 1e-9
 """What is left for all other words when a server gives text without log-probabilities."""
@@ -105,6 +106,51 @@ def read_words(steps: Sequence[Step], words: Sequence[str]) -> dict[str, float] 
         for word in left:
             scores[word] += 0.0 if word == said else math.log(CERTAIN)
     return scores if parted or len(words) == 1 else None
+
+
+class WrittenAnswer:
+    """An answer as it comes in."""
+
+    def __init__(self, stop: Sequence[str] = (), told: Callable[[str], None] | None = None) -> None:
+        self._stop = tuple(stop)
+        self._told = told
+        self.streams = bool(stop) or told is not None
+        self.text = ""
+        self.steps: list[Step] = []
+        self.reason: str | None = None
+        self.usage: Mapping[str, Any] = {}
+
+    def take(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        """Reads a whole answer, or the parts of a streamed one.
+
+        Raises:
+            EngineError: it is none.
+        """
+        for part in parts:
+            piece = self._read(part)
+            if piece and self._told is not None:
+                self._told(piece)
+            if any(word in self.text for word in self._stop):
+                self.reason = "stop text"
+                break
+        if self.reason is None:
+            raise EngineError("the server broke off in the midst of an answer, or sent none")
+        self.steps = self.steps or steps_of_text(self.text)
+
+    def _read(self, part: Mapping[str, Any]) -> str:
+        try:
+            self.usage = dict(part.get("usage") or self.usage)
+            choices = part["choices"]
+            if not choices:  # the last part of a stream may hold the usage alone
+                return ""
+            message = choices[0].get("message") or choices[0].get("delta")
+            piece = (choices[0].get("text") if message is None else message.get("content")) or ""
+            self.text += piece
+            self.steps += read_steps(choices[0])
+            self.reason = choices[0].get("finish_reason") or self.reason
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as exc:
+            raise EngineError(f"the server answers with something else than a completion: {exc!r}") from exc
+        return str(piece)
 
 
 def _step(piece: str, logprob: float, tops: Iterable[tuple[str, float]]) -> Step:

@@ -37,8 +37,20 @@ LABELS = ["harmful", "unharmful"]
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_gguf: Path) -> Iterator[LlamaCppEngine]:
-    running = LlamaCppEngine(tiny_gguf, device="cpu", context_tokens=1024, threads=2)
+def ascii_gguf(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, which never writes a broken character: tokens that are no ASCII text have an output of 0."""
+    checkpoint = read_gguf(tiny_gguf)
+    rows = np.array(checkpoint.tensors["model.embed_tokens.weight"])
+    for token in range(len(rows)):
+        text = checkpoint.tokenizer.decode([token], skip_special_tokens=True)
+        rows[token] *= bool(text) and text.isascii()
+    file = tmp_path_factory.mktemp("ascii") / "tiny.gguf"
+    return with_fields(tiny_gguf, file, {}, {"token_embd.weight": rows})
+
+
+@pytest.fixture(scope="module")
+def engine(ascii_gguf: Path) -> Iterator[LlamaCppEngine]:
+    running = LlamaCppEngine(ascii_gguf, device="cpu", context_tokens=1024, threads=2)
     yield running
     running.close()
 
@@ -58,14 +70,39 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moderator]:
         yield guard
 
 
-def reference(tiny_gguf: Path) -> Any:
+def reference(file: Path) -> Any:
     from guardreasoner_moderation.engines.transformers import llama_from_checkpoint
 
-    return llama_from_checkpoint(read_gguf(tiny_gguf))
+    return llama_from_checkpoint(read_gguf(file))
 
 
-def with_fields(source: Path, target: Path, fields: dict[str, tuple[Any, ...]]) -> Path:
-    """A copy of a GGUF file with fields (value, kind, kind of a list's elements) added or changed."""
+def reference_row(file: Path, ids: list[int]) -> Any:
+    """Logits after these tokens."""
+    import torch
+
+    with torch.inference_mode():
+        return reference(file)(torch.tensor([ids])).logits[0, -1]
+
+
+def reference_text(file: Path, ids: list[int], count: int) -> str:
+    import torch
+
+    with torch.inference_mode():
+        written = reference(file).generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=count,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    text: str = read_gguf(file).tokenizer.decode(written[0, len(ids) :].tolist(), skip_special_tokens=True)
+    return text
+
+
+def with_fields(
+    source: Path, target: Path, fields: dict[str, tuple[Any, ...]], tensors: dict[str, Any] | None = None
+) -> Path:
+    """A copy of a GGUF file with fields (value, kind, kind of a list's elements) and tensors added or changed."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
     known = {
@@ -76,7 +113,7 @@ def with_fields(source: Path, target: Path, fields: dict[str, tuple[Any, ...]]) 
     for name, field in {**known, **fields}.items():
         writer.add_key_value(name, *field)
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data))
+        writer.add_tensor(tensor.name, (tensors or {}).get(tensor.name, np.array(tensor.data)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -111,16 +148,12 @@ def test_offsets_are_those_of_our_own_tokenizer(engine: LlamaCppEngine, encoder:
         assert engine.encode(text) == encoder.offsets(text)
 
 
-def test_scores_are_the_reference_models(engine: LlamaCppEngine, encoder: SpanEncoder, tiny_gguf: Path) -> None:
-    import torch
-
-    model = reference(tiny_gguf)
+def test_scores_are_the_reference_models(engine: LlamaCppEngine, encoder: SpanEncoder, ascii_gguf: Path) -> None:
     words = ["bread", "category", "unharmful"]
     firsts = {word: encoder.encode_text(f" {word}\n")[0] for word in words}
     assert len(set(firsts.values())) == 3
     for prompt, reading in zip(PROMPTS, engine.score(PROMPTS, [words, words]), strict=True):
-        with torch.inference_mode():
-            logits = model(torch.tensor([encoder.encode(prompt)])).logits[0, -1]
+        logits = reference_row(ascii_gguf, encoder.encode(prompt))
         expected = logits[[firsts[word] for word in words]].log_softmax(-1).tolist()
         assert [reading[word] for word in words] == pytest.approx(expected, abs=2e-2)
 
@@ -130,26 +163,58 @@ def test_words_that_begin_alike_are_told_apart_where_they_part(engine: LlamaCppE
     assert len(set(reading.values())) == 3
 
 
-def test_greedy_text_is_the_reference_models(engine: LlamaCppEngine, encoder: SpanEncoder, tiny_gguf: Path) -> None:
-    import torch
-
-    model = reference(tiny_gguf)
+def test_greedy_text_is_the_reference_models(engine: LlamaCppEngine, encoder: SpanEncoder, ascii_gguf: Path) -> None:
     for prompt, generation in zip(PROMPTS, engine.generate(PROMPTS, max_new_tokens=8), strict=True):
-        ids = torch.tensor([encoder.encode(prompt)])
-        with torch.inference_mode():
-            written = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=0
-            )
-        assert generation.text == encoder.decode(written[0, ids.shape[1] :].tolist())
-        assert generation.prompt_tokens == ids.shape[1]
+        ids = encoder.encode(prompt)
+        assert generation.text == reference_text(ascii_gguf, ids, 8)
+        assert (generation.prompt_tokens, generation.completion_tokens) == (len(ids), 8)
         assert not generation.finished
 
 
-def test_a_slot_that_ends_the_prompt_is_read(engine: LlamaCppEngine) -> None:
-    (generation,) = engine.generate(PROMPTS[:1], max_new_tokens=2, slots=SLOTS)
-    (scored,) = engine.score(PROMPTS[:1], [LABELS])
-    odds = generation.slots["Request:"]["harmful"] - generation.slots["Request:"]["unharmful"]
-    assert odds == pytest.approx(scored["harmful"] - scored["unharmful"], abs=1e-2)
+def test_characters_that_are_not_whole_are_left_out(tiny_gguf: Path, encoder: SpanEncoder) -> None:
+    running = LlamaCppEngine(tiny_gguf, device="cpu", context_tokens=256, parallel=1)
+    (generation,) = running.generate(PROMPTS[:1], max_new_tokens=8, slots=SLOTS)
+    running.close()
+    whole = reference_text(tiny_gguf, encoder.encode(PROMPTS[0]), 8)
+    assert whole.endswith("\ufffd")
+    assert generation.text == whole.rstrip("\ufffd")
+    assert generation.completion_tokens == 8
+    assert generation.slots.keys() == {"Request:"}
+
+
+def test_a_slot_that_ends_the_prompt_is_read(engine: LlamaCppEngine, encoder: SpanEncoder, ascii_gguf: Path) -> None:
+    # Words that a random model takes for unlikely, which are asked for by themselves, and its own likeliest.
+    row = reference_row(ascii_gguf, encoder.encode(PROMPTS[0])).log_softmax(-1)
+    for words in (LABELS, likeliest_words(row, encoder)):
+        (generation,) = engine.generate(PROMPTS[:1], max_new_tokens=2, slots={"Request:": words})
+        one, other = (encoder.encode_text(f" {word}\n")[0] for word in words)
+        reading = generation.slots["Request:"]
+        assert reading[words[0]] - reading[words[1]] == pytest.approx(float(row[one] - row[other]), abs=2e-2)
+
+
+def likeliest_words(row: Any, encoder: SpanEncoder) -> list[str]:
+    """The two likeliest tokens that are the first of a word."""
+    texts = [encoder.decode([token]) for token in row.argsort(descending=True).tolist()]
+    words = [text[1:] for text in texts if text.startswith(" ") and text[1:].isalpha()]
+    assert texts.index(f" {words[1]}") < 20
+    return words[:2]
+
+
+def test_a_generation_ends_with_its_last_word(engine: LlamaCppEngine, encoder: SpanEncoder, ascii_gguf: Path) -> None:
+    prompts = (Prompt((Span(f"{word}\nRequest:"),)) for text in CORPUS for word in text.split())
+    starts = ((prompt, reference_text(ascii_gguf, encoder.encode(prompt), 1)) for prompt in prompts)
+    prompt, start = next((prompt, start) for prompt, start in starts if start[:1] == " " and start[1:].isalpha())
+    word = f"{start[1:]}|"  # more than one token, of which the model writes the first
+    assert encoder.decode(encoder.encode_text(f" {word}\n")[:1]) == start
+    slots = {"Request:": [word, "unharmful"]}
+    (ended,) = engine.generate([prompt], max_new_tokens=9, slots=slots, last_words=[{"Request:": [word]}])
+    (whole,) = engine.generate([prompt], max_new_tokens=9, slots=slots, last_words=[{"Request:": ["unharmful"]}])
+    assert ended.text == f" {word}"
+    assert not ended.finished
+    assert ended.completion_tokens == 1
+    assert ended.slots["Request:"] == pytest.approx(whole.slots["Request:"], abs=2e-2)
+    assert whole.text.startswith(start)
+    assert whole.completion_tokens == 9
 
 
 def test_an_untrusted_heading_at_the_end_of_the_prompt_is_no_slot(engine: LlamaCppEngine) -> None:
@@ -215,9 +280,9 @@ def test_a_closed_engine_says_so(tiny_gguf: Path) -> None:
 
 
 def test_the_port_is_closed_to_everyone_else(engine: LlamaCppEngine) -> None:
-    connection = HTTPConnection(engine._address)
+    connection = HTTPConnection(engine._server.address)
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "hello", "max_tokens": 1}))
-    assert engine._address.startswith("127.0.0.1:")
+    assert engine._server.address.startswith("127.0.0.1:")
     assert connection.getresponse().status == 401
     connection.close()
 
@@ -236,22 +301,25 @@ def test_weights_that_are_no_numbers_give_no_verdict(tiny_gguf: Path, tmp_path: 
     content[norm.data_offset : norm.data_offset + norm.n_bytes] = np.full(32, np.nan, np.float32).tobytes()
     file.write_bytes(content)
     running = LlamaCppEngine(file, device="cpu", context_tokens=256, parallel=1)
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="damaged"):
         running.score(PROMPTS[:1], [LABELS])
+    with pytest.raises(EngineError, match="damaged"):
+        running.generate(PROMPTS[:1], max_new_tokens=3, slots=SLOTS)
     running.close()
 
 
 def test_a_tokenizer_that_puts_a_space_before_every_text_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
     kind = gguf.GGUFValueType
+    size = len(read_gguf(tiny_gguf).tokens)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(97, 123))]
-    tokens += [f"▁{number}" for number in range(500 - len(tokens))]
-    kinds = [2, 3, 3] + [6] * 256 + [1] * (500 - 259)
+    tokens += [f"▁{number}" for number in range(size - len(tokens))]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * (size - 259)
     fields = {
         "tokenizer.ggml.model": ("llama", kind.STRING),
         "tokenizer.ggml.pre": ("default", kind.STRING),
         "tokenizer.ggml.tokens": (tokens, kind.ARRAY, kind.STRING),
         "tokenizer.ggml.token_type": (kinds, kind.ARRAY, kind.INT32),
-        "tokenizer.ggml.scores": ([0.0] * 500, kind.ARRAY, kind.FLOAT32),
+        "tokenizer.ggml.scores": ([0.0] * size, kind.ARRAY, kind.FLOAT32),
     }
     file = with_fields(tiny_gguf, tmp_path / "spm.gguf", fields)
     with pytest.raises(IncompatibleModelError, match="a space before every text"):
@@ -306,6 +374,38 @@ def test_the_exported_embedded_model_reasons(exported: Moderator) -> None:
     assert [bool(verdict.reasoning) for _, verdict in result.verdicts()] == [True, True, True]
 
 
+def test_a_verdict_is_read_in_the_call_that_writes_it(exported: Moderator, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = exported.model.engine
+    assert isinstance(engine, LlamaCppEngine)
+
+    def refuse(body: Any) -> Any:
+        raise AssertionError("a second call")
+
+    monkeypatch.setattr(engine._server, "complete", refuse)
+    for mode in ("verdict", "think"):
+        result = exported.classify("How do I bake bread without yeast?", "Use baking soda.", mode=mode)
+        assert len(result.verdicts()) == 3
+    assert exported.classify("How do I bake bread?", mode="verdict").usage.completion_tokens == 1
+
+
+def test_the_state_of_the_shared_beginning_is_kept(exported: Moderator) -> None:
+    engine = exported.model.engine
+    assert isinstance(engine, LlamaCppEngine)
+    fresh: list[int] = []
+
+    def take(choice: Any, timings: Any) -> bool:
+        fresh.append(timings["prompt_n"])
+        return True
+
+    lengths = []
+    for text in ("How do I bake bread without yeast?", "Which bus goes to the harbour on Sundays?"):
+        ids = engine._encode(build_prompt(Interaction(text), PromptFormat.COMPACT, Mode.VERDICT), 1)
+        lengths.append(len(ids))
+        for _ in range(engine._parallel):  # every place has read the beginning
+            engine._server.stream({"prompt": ids, "max_tokens": 1, "timings_per_token": True}, take)
+    assert fresh[-engine._parallel] < lengths[-1] - 10
+
+
 def test_a_batch_gives_what_each_item_gives_alone(exported: Moderator) -> None:
     items = TEXTS[::7]
     together = exported.classify_batch(items, mode="verdict", on_error="raise")
@@ -314,6 +414,14 @@ def test_a_batch_gives_what_each_item_gives_alone(exported: Moderator) -> None:
         assert result.request is not None
         assert alone.request is not None
         assert result.request.score == pytest.approx(alone.request.score, abs=0.03)
+
+
+def test_a_long_text_is_judged_in_the_default_engines_windows(exported: Moderator, embedded: Moderator) -> None:
+    text = "The bus goes to the harbour every day. " * 70 + "Now tell me how to build a pipe bomb."
+    ours, theirs = (guard.classify(text, mode="verdict") for guard in (exported, embedded))
+    assert ours.windows
+    assert ours.windows == theirs.windows
+    assert ours.request.label is theirs.request.label
 
 
 def test_control_tokens_of_a_text_do_not_end_its_turn(exported: Moderator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -51,8 +52,10 @@ def sure(*pieces: str, other: str = " harmful") -> dict[str, Any]:
 def engine(answer: Callable[[Asked], Answer], **options: Any) -> Iterator[tuple[OpenAIEngine, list[Asked]]]:
     with answering(answer) as (address, asked):
         running = OpenAIEngine("guard", address, **{"retries": 0, **options})
-        yield running, asked
-        running.close()
+        try:
+            yield running, asked
+        finally:
+            running.close()
 
 
 def always(body: Any, status: int = 200) -> Callable[[Asked], Answer]:
@@ -73,7 +76,7 @@ def test_a_slot_is_read_from_the_servers_log_probabilities() -> None:
     assert (generation.text, generation.prompt_tokens, generation.completion_tokens) == (" unharmful", 7, 2)
     assert generation.finished
     expected = {"model": "guard", "prompt": SLOT.text, "max_tokens": 9, "temperature": 0, "logprobs": 20}
-    assert asked[0].body == expected
+    assert asked[0].body == {**expected, "add_special_tokens": False}
 
 
 def test_filler_is_not_sent() -> None:
@@ -154,6 +157,31 @@ def test_a_server_without_log_probabilities_is_asked_for_text() -> None:
     assert [request.body.get("logprobs") for request in asked] == [20, 5, None, None]
 
 
+def test_a_server_with_structured_outputs_is_made_to_answer() -> None:
+    with engine(always(completion(" privacy"))) as (running, asked):
+        running.score([SLOT], [["privacy", 'a "b" (c)']])
+    body = asked[0].body
+    assert body["structured_outputs"] == {"choice": [" privacy", ' a "b" (c)']}
+    assert body["grammar"] == r'root ::= " privacy" | " a \"b\" (c)"'
+    assert re.fullmatch(body["regex"], ' a "b" (c)')
+    assert not re.fullmatch(body["regex"], " other")
+
+
+def test_a_server_that_takes_openais_fields_alone_is_asked_in_those() -> None:
+    known = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
+
+    def answer(asked: Asked) -> Answer:
+        if asked.body.keys() - known:
+            return Answer({"error": {"message": "Unrecognized request arguments supplied"}}, 400)
+        return Answer(completion(" harmful", sure(" harmful", other=" unharmful")))
+
+    with engine(answer) as (running, asked):
+        for _ in range(2):
+            assert running.score([SLOT], [LABELS])[0] == pytest.approx({"harmful": -0.1, "unharmful": -2.5})
+    assert [set(request.body) <= known for request in asked] == [False, True, True]
+    assert asked[-1].body["logprobs"] == 20
+
+
 def test_another_refusal_does_not_cost_the_log_probabilities() -> None:
     def answer(asked: Asked) -> Answer:
         if len(asked.body["prompt"]) > 20:
@@ -165,6 +193,7 @@ def test_another_refusal_does_not_cost_the_log_probabilities() -> None:
             running.score([Prompt((Span("logprobs " * 9, trusted=False),))], [LABELS])
         running.score([SLOT], [LABELS])
     assert asked[-1].body["logprobs"] == 20
+    assert "structured_outputs" in asked[-1].body
 
 
 def test_text_is_streamed_and_put_together() -> None:
@@ -225,6 +254,15 @@ def test_with_the_tokenizer_token_ids_are_sent(tiny_base: Path) -> None:
     assert ids.count(tokens["<|eot_id|>"]) == 1
     assert asked[0].path == "/v1/completions"
     assert set(asked[0].body["logprob_token_ids"]) < set(tokens.values())
+
+
+def test_log_probabilities_of_tokens_are_asked_for_where_vllm_gives_them(tiny_base: Path) -> None:
+    many = [chr(code) for code in range(ord("!"), ord("я"))]  # of a long policy
+    with engine(always(completion(f" {many[0]}")), tokenizer=tiny_base) as (running, asked):
+        running.generate([SLOT], max_new_tokens=1)  # no slots: an empty list would be refused
+        for words in (LABELS, many):
+            running.generate([SLOT], max_new_tokens=1, slots={"Request:": words})
+    assert ["logprob_token_ids" in request.body for request in asked] == [False, True, False]
 
 
 def test_with_the_tokenizer_its_chat_template_is_used(tiny_base: Path) -> None:
@@ -375,28 +413,46 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def exact(merged: Path) -> list[float]:
+    """The scores of the same weights in float32."""
+    with Moderator.from_pretrained(merged, engine="transformers", device="cpu") as guard:
+        return verdicts(guard)
+
+
+@pytest.fixture(scope="module")
 def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """llama.cpp's server with the embedded model; its key is "key"."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: pip install xllamacpp")
     file = tmp_path_factory.mktemp("gguf") / "guard.gguf"
-    assert CliRunner().invoke(app, ["gguf", "embedded", str(file)]).exit_code == 0
+    assert CliRunner().invoke(app, ["gguf", "embedded", str(file), "--quantization", "f16"]).exit_code == 0
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.n_gpu_layers, params.verbosity = 8192, 2, 0, 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
     params.api_keys = ["key"]
     server = xllamacpp.Server(params)
     yield f"{server.listening_address}/v1"
     del server
 
 
-def test_llama_cpps_server_gives_the_default_engines_verdicts(
-    llama_server: str, merged: Path, embedded: Moderator
+def test_llama_cpps_server_gives_the_scores_of_the_same_weights(
+    llama_server: str, merged: Path, exact: list[float]
 ) -> None:
-    ours = verdicts(embedded)
-    for how in ({"tokenizer": merged}, {"spec": merged / "moderation.json"}):
-        with Moderator.from_pretrained("guard", server=llama_server, api_key="key", **how) as guard:  # type: ignore[arg-type]
-            assert verdicts(guard) == pytest.approx(ours, abs=0.15)
-            assert [score >= 0.5 for score in verdicts(guard)] == [score >= 0.5 for score in ours]
+    with Moderator.from_pretrained("guard", server=llama_server, api_key="key", tokenizer=merged) as guard:
+        assert verdicts(guard) == pytest.approx(exact, abs=0.03)
+    # Without the tokenizer the last item's control tokens are broken up, so it is another text.
+    spec = merged / "moderation.json"
+    with Moderator.from_pretrained("guard", server=llama_server, api_key="key", spec=spec) as guard:
+        assert verdicts(guard)[:-1] == pytest.approx(exact[:-1], abs=0.03)
+
+
+def test_llama_cpps_server_is_made_to_answer_with_one_of_the_words(llama_server: str, merged: Path) -> None:
+    running = OpenAIEngine("guard", llama_server, api_key="key", tokenizer=merged)
+    prompt = Prompt((Span("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHello, how are"),))
+    (reading,) = running.score([prompt], [["purple", "green"]])
+    running.close()
+    assert set(reading) == {"purple", "green"}
+    assert running._extended
 
 
 def test_llama_cpps_server_streams_reasoning(llama_server: str, merged: Path) -> None:
@@ -444,15 +500,14 @@ def transformers_server(merged: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_transformers_serve_gives_the_default_engines_labels(
-    transformers_server: str, merged: Path, embedded: Moderator
+def test_transformers_serve_gives_the_labels_of_the_same_weights(
+    transformers_server: str, merged: Path, exact: list[float]
 ) -> None:
     """It has no log-probabilities, so its scores are all or nothing."""
-    ours = verdicts(embedded)
     running = OpenAIEngine(str(merged), transformers_server, timeout=600, concurrency=1)
     with Moderator.from_engine(running, read(merged)) as guard:
         theirs = verdicts(guard)
-    assert [score >= 0.5 for score in theirs] == [score >= 0.5 for score in ours]
+    assert [score >= 0.5 for score in theirs] == [score >= 0.5 for score in exact]
     assert all(score < 0.01 or score > 0.99 for score in theirs)
 
 

@@ -46,7 +46,8 @@ class LLM:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.options = dict(vars() | {"self": None})
-        self.base = AutoModelForCausalLM.from_pretrained(model)
+        self.model = AutoModelForCausalLM.from_pretrained(model)
+        self.adapter: str | None = None
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_config = SimpleNamespace(max_model_len=max_model_len)
         self.calls: list[tuple[list[dict[str, list[int]]], list[SamplingParams], Any]] = []
@@ -65,13 +66,14 @@ class LLM:
     ) -> list[Any]:
         assert not use_tqdm
         self.calls.append((prompts, sampling_params, lora_request))
-        model = self.base
-        if lora_request is not None:
+        if lora_request is not None and self.adapter is None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, lora_request.lora_path)
+            self.adapter = lora_request.lora_path
+            self.model = PeftModel.from_pretrained(self.model, self.adapter)
+        assert self.adapter == (lora_request and lora_request.lora_path)  # vLLM changes adapters; this one cannot
         return [
-            SimpleNamespace(outputs=[self._write(model, prompt["prompt_token_ids"], how)])
+            SimpleNamespace(outputs=[self._write(self.model, prompt["prompt_token_ids"], how)])
             for prompt, how in zip(prompts, sampling_params, strict=True)
         ]
 

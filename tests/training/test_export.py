@@ -32,7 +32,13 @@ def adapter(tiny_weights: str, tmp_path: Path) -> Path:
             tensors[f"{prefix}.lora_A.weight"] = dice.normal(size=(4, columns)).astype(np.float32)
             tensors[f"{prefix}.lora_B.weight"] = dice.normal(0, 0.1, size=(rows, 4)).astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "nobody/tiny"}
+    config = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": [name.partition(".")[2] for name in shapes],
+        "base_model_name_or_path": "nobody/tiny",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     spec = {"prompt_format": "compact", "base": tiny_weights, "thresholds": {"request": 0.4}}
     (folder / "moderation.json").write_text(json.dumps(spec))
