@@ -24,7 +24,7 @@ from evaluation.items import Item, draw_sample
 from evaluation.judging import Advance, shown_progress, work
 from evaluation.runs import write_json
 from evaluation.shares import Share
-from evaluation.splits import read_split
+from evaluation.split_items import read_split
 from evaluation.summary import hardware, versions
 from guardreasoner_moderation.errors import ModerationError
 from guardreasoner_moderation.guarding import Every, GuardResult

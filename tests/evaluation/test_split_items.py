@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.splits import read_split
+from evaluation.split_items import read_split
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import Label, Task
 
