@@ -138,7 +138,7 @@ def write_record(
         "data_sha256": {
             source.file: sha256((data_dir / source.file).read_bytes()).hexdigest() for source, _ in sources
         },
-        "licenses": take_inventory([item for _, items in sources for item in items]),
+        "inventory": take_inventory([item for _, items in sources for item in items]),
         **more,
         **environment(),
         "steps": progress["step"],

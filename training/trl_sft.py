@@ -92,7 +92,7 @@ def main(
             recipe,
             {source.file: data_dir / source.file for source in recipe.data},
             trainer.state,
-            licenses=take_inventory([item for _, items in sources for item in items]),
+            inventory=take_inventory([item for _, items in sources for item in items]),
             left_out_as_too_long=too_long,
             validation=read_looks(trainer.state.log_history),
             best_step=trainer.state.best_global_step,
