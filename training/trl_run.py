@@ -218,6 +218,7 @@ def newest_checkpoint(out: Path) -> str | None:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
+        say(f"goes on from {folder.name}")
         return str(folder)
     return None
 

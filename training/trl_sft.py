@@ -39,7 +39,7 @@ def main(
     from trl import SFTConfig
 
     from training import trl_run
-    from training.weighted_trainer import WeightedTrainer, collate, describe, row_of
+    from training.weighted_trainer import LastLook, WeightedTrainer, collate, describe, row_of
 
     recipe = read_trl_recipe(recipe_file, SftRecipe)
     trl_run.refuse_impossible(recipe)
@@ -77,7 +77,7 @@ def main(
         eval_dataset=Dataset.from_list(looked_at) if looked_at else None,
         processing_class=tokenizer,
         compute_metrics=describe,
-        callbacks=[trl_run.Clock()],
+        callbacks=[trl_run.Clock(), LastLook()],
         peft_config=None if recipe.method == "full" else lora,
     )
     trl_run.keep_steps_fine(trainer, recipe)
