@@ -40,7 +40,7 @@ def main(
     from peft import PeftModel
     from trl import DPOConfig
 
-    from training import trl_run
+    from training import trl_record, trl_run
     from training.preference_trainer import PairCollator, PreferenceTrainer
 
     recipe = read_trl_recipe(recipe_file, DpoRecipe)
@@ -65,15 +65,15 @@ def main(
         data_collator=PairCollator(pad_token_id=tokenizer.pad_token_id),
         train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[trl_run.Clock()],
+        callbacks=[trl_record.Clock()],
     )
     trl_run.keep_steps_fine(trainer, recipe)
     trainer.train(resume_from_checkpoint=trl_run.newest_checkpoint(out))
     folder = out / ("model" if recipe.method == "full" else "adapter")
     trainer.save_model(str(folder))
     if trl_run.is_first_process():
-        trl_run.write_spec(recipe, folder, start=adapter)
-        trl_run.write_record(
+        trl_record.write_spec(recipe, folder, start=adapter)
+        trl_record.write_record(
             out,
             recipe,
             {"pairs": pairs},

@@ -39,8 +39,8 @@ def main(
     from peft import LoraConfig
     from trl import SFTConfig
 
-    from training import trl_run
-    from training.weighted_trainer import WeightedTrainer, collate, describe, row_of
+    from training import trl_record, trl_run
+    from training.weighted_trainer import LastLook, WeightedTrainer, collate, describe, row_of
 
     recipe = read_trl_recipe(recipe_file, SftRecipe)
     trl_run.refuse_impossible(recipe)
@@ -78,7 +78,7 @@ def main(
         eval_dataset=Dataset.from_list(looked_at) if looked_at else None,
         processing_class=tokenizer,
         compute_metrics=describe,
-        callbacks=[trl_run.Clock()],
+        callbacks=[trl_record.Clock(), LastLook()],
         peft_config=None if recipe.method == "full" else lora,
     )
     trl_run.keep_steps_fine(trainer, recipe)
@@ -86,8 +86,8 @@ def main(
     folder = out / ("model" if recipe.method == "full" else "adapter")
     trainer.save_model(str(folder))
     if trl_run.is_first_process():
-        trl_run.write_spec(recipe, folder)
-        trl_run.write_record(
+        trl_record.write_spec(recipe, folder)
+        trl_record.write_record(
             out,
             recipe,
             {source.file: data_dir / source.file for source in recipe.data},

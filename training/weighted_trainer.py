@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
 from guardreasoner_moderation.errors import EngineError
@@ -104,6 +105,15 @@ class WeightedTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             sequence = torch.arange(len(places), device=places.device).unsqueeze(1)
             risky_logit, other_logit = (logits[sequence, places, word.clamp(min=0)] for word in (risky, other))
         return loss, (risky_logit - other_logit).float(), truth
+
+
+class LastLook(TrainerCallback):
+    """Looks at the validation items, and saves, after the last step too: it may be the best."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Where looks come with epochs, the last epoch ends in one anyway."""
+        if args.eval_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
 
 
 def describe(prediction: EvalPrediction) -> dict[str, float]:

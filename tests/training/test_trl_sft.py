@@ -121,12 +121,14 @@ def test_two_processes_go_the_way_of_one(folder: Path) -> None:
     )
 
 
-def test_a_killed_run_goes_on_to_the_same_adapter(folder: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_adapter(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, save_steps=1, epochs=3)
     arguments = (folder / "recipe.yaml", "--data-dir", folder, "--out", folder / "killed")
     kill_after_checkpoint(run("training.trl_sft", *arguments), folder / "killed")
     assert not (folder / "killed" / "run.json").exists()
-    killed, whole = train(folder, "killed"), train(folder, "whole")
+    killed = train(folder, "killed")
+    assert "goes on from checkpoint-" in capsys.readouterr().out
+    whole = train(folder, "whole")
     assert killed["losses"] == pytest.approx(whole["losses"], abs=1e-4)
     one, other = (load_file(folder / out / "adapter/adapter_model.safetensors") for out in ("killed", "whole"))
     assert all(np.allclose(one[name], other[name], atol=1e-4) for name in one)
@@ -141,6 +143,13 @@ def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_the_last_step_is_looked_at_too(folder: Path) -> None:
+    change(folder, save_steps=3)
+    record = train(folder)
+    assert [look["step"] for look in record["validation"]] == [3, 6, 8]
+    assert record["steps"] == 8
 
 
 def test_the_best_checkpoint_is_taken(folder: Path) -> None:
