@@ -19,7 +19,12 @@ from model_cards.reading import ROOT, shown_path
 from model_cards.request import last_request
 
 CARDS = sorted((ROOT / "guardreasoner_moderation" / "adapters").glob("*/README.md"))
-WITH_TABLES = (ROOT / "model_cards" / "README.md",)
+WITH_TABLES = [
+    page
+    for pattern in ("*.md", "docs/*.md", "model_cards/*.md")
+    for page in sorted(ROOT.glob(pattern))
+    if papers.has_sections(page.read_text(encoding="utf-8"))
+]
 
 
 def main() -> None:

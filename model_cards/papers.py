@@ -37,6 +37,11 @@ def main(pages: Annotated[list[Path], typer.Argument(help="Markdown pages with s
         raise typer.Exit(2) from exc
 
 
+def has_sections(text: str) -> bool:
+    """Whether a page has such a section."""
+    return bool(_CLAIMS.search(text) or _CONFIGURATIONS.search(text))
+
+
 def rendered(text: str) -> str:
     """A page with its sections rendered anew."""
 
