@@ -81,6 +81,7 @@ def test_imports_point_one_way() -> None:
         {"rotation"},
         {"engines"},
         {"models"},
+        {"asking"},
         {"judge", "streaming", "rendering", "guarding"},
         {"moderator"},
         {"batch", "server"},
