@@ -23,6 +23,7 @@ A caller that wants to go on after any failure of the guard, and to know bad inp
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -70,3 +71,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(f"{name}" for name in known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def brief(text: str) -> str:
+    """The first line of a message of others, of bearable length, without credentials."""
+    line = re.sub(r"<[\w.]+ object at 0x\w+>: ", "", text.strip().partition("\n")[0])
+    line = re.sub(r"//[^/\s]+@", "//***@", line)  # user and password of a URL
+    line = re.sub(r"(//[^\s?]+)\?[^\s'\"]+", r"\1?***", line)  # signed URLs
+    return re.sub(r"\bhf_\w+", "hf_***", line)[:300].rstrip(" .")

@@ -1,31 +1,19 @@
-"""How an interaction is judged with an engine: asking, reading, combining. The public class is in moderator.py."""
+"""How interactions are judged: cut into windows, asked about in a mode, and put together."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
-from guardreasoner_moderation.engines.base import Engine, Generation, OnText, Sampling
+from guardreasoner_moderation.asking import Asker, Settings
+from guardreasoner_moderation.engines.base import Engine, OnText
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.models import LoadedModel, ModelSpec
-from guardreasoner_moderation.parsing import parse_output
-from guardreasoner_moderation.prompts import (
-    CATEGORY_HEADING,
-    HEADINGS,
-    Policy,
-    Prompt,
-    ask_for_answers,
-    build_prompt,
-    opening,
-    policy_categories,
-    write_steps,
-)
 from guardreasoner_moderation.results import (
     LABELS,
     Category,
-    Label,
     Mode,
     ModerationResult,
     Task,
@@ -33,22 +21,8 @@ from guardreasoner_moderation.results import (
     Usage,
     Window,
 )
-from guardreasoner_moderation.verdicts import SLOTS, RawJudgement, chosen, last_words, log_odds, read_slots, tasks_of
+from guardreasoner_moderation.verdicts import RawJudgement
 from guardreasoner_moderation.windows import Piece, cut, deciding
-
-_ANSWER_TOKENS = 40  # the longest answer block, with room to spare
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one call judges; its maker has checked every field."""
-
-    mode: Mode
-    thresholds: Mapping[Task, float]
-    reasoning_tokens: int
-    reasoning_steps: int | None
-    policy: Policy | None
-    sampling: Sampling | None
 
 
 class Judge:
@@ -58,6 +32,7 @@ class Judge:
         self._name = model.name
         self._engine: Engine = model.engine
         self._spec: ModelSpec = model.spec
+        self._asker = Asker(model.engine, model.spec)
         self._auto_bounds = auto_bounds
         self._window_tokens = window_tokens
 
@@ -119,7 +94,7 @@ class Judge:
         elif firsts is None and on_text is None and how.sampling is None and all(len(item) == 1 for item in cuts):
             # With nothing to decide first, an engine may run both ways of asking side by side.
             asked = [(item[0], manner) for manner in (how, without) for item in cuts]
-            both = self._judge_pieces(asked, None)
+            both = self._asker.judge(asked, None)
             before = [[first] for first in both[len(cuts) :]]
             judgements = [
                 [replace(judgement, first=first.log_odds)]
@@ -144,7 +119,10 @@ class Judge:
             if named_by is not None and result.category is None:
                 unnamed.append((number, item[named_by]))
             results.append(result)
-        self._name_categories(results, unnamed, how)
+        if unnamed and self._asker.categories(how):
+            words = self._asker.name_harms([piece for _, piece in unnamed], how)
+            for (number, _), word in zip(unnamed, words, strict=True):
+                results[number] = replace(results[number], category=_category(word))
         seconds = (time.perf_counter() - started) / len(results)
         for number, judged in enumerate(judgements):
             spent = [*before[number], *judged]
@@ -160,7 +138,7 @@ class Judge:
         self, cuts: Sequence[Sequence[Piece]], how: Settings, on_text: OnText | None
     ) -> list[list[RawJudgement]]:
         """The judgements of each item's pieces, all pieces judged together."""
-        judged = iter(self._judge_pieces([(piece, how) for item in cuts for piece in item], on_text))
+        judged = iter(self._asker.judge([(piece, how) for item in cuts for piece in item], on_text))
         return [list(islice(judged, len(item))) for item in cuts]
 
     def _deciding(self, pieces: Sequence[Piece], judged: Sequence[RawJudgement], how: Settings) -> list[int]:
@@ -178,105 +156,6 @@ class Judge:
             for number, (piece, judgement) in enumerate(zip(pieces, judged, strict=True))
             if task in piece.tasks
         }
-
-    def _prompt(self, interaction: Interaction, how: Settings) -> Prompt:
-        return build_prompt(
-            interaction,
-            self._spec.prompt_format,
-            how.mode,
-            policy=how.policy,
-            chat_template=self._engine.chat_template if self._spec.chat else None,
-        )
-
-    def _judge_pieces(self, asked: Sequence[tuple[Piece, Settings]], on_text: OnText | None) -> list[RawJudgement]:
-        """Lets the model write, takes its answers where it wrote a whole block, and asks for them where not.
-
-        All pieces are given to the engine together; their settings differ in the mode alone.
-        """
-        prompts = [self._prompt(piece.interaction, how) for piece, how in asked]
-        thinking = [how for _, how in asked if how.mode is Mode.THINK]
-        generations = self._engine.generate(
-            prompts,
-            max_new_tokens=_ANSWER_TOKENS + (thinking[0].reasoning_tokens if thinking else 0),
-            slots=SLOTS,
-            last_words=[last_words(has_response=piece.interaction.response is not None) for piece, _ in asked],
-            sampling=thinking[0].sampling if thinking else None,
-            on_text=on_text if thinking else None,
-        )
-        judgements = [
-            self._read(piece, generation, how) for (piece, how), generation in zip(asked, generations, strict=True)
-        ]
-        for mode in (Mode.THINK, Mode.VERDICT):
-            missing = [
-                number for number, (_, how) in enumerate(asked) if how.mode is mode and judgements[number] is None
-            ]
-            if missing:
-                answers = self._ask(
-                    [asked[number][0] for number in missing],
-                    [prompts[number] for number in missing],
-                    [generations[number] for number in missing],
-                    asked[missing[0]][1],
-                )
-                for number, judgement in zip(missing, answers, strict=True):
-                    judgements[number] = judgement
-        return [judgement for judgement in judgements if judgement is not None]
-
-    def _read(self, piece: Piece, generation: Generation, how: Settings) -> RawJudgement | None:
-        written = opening(self._spec.prompt_format, how.mode) + generation.text
-        answered = tasks_of(has_response=piece.interaction.response is not None)
-        odds = read_slots(written, generation.slots, answered)
-        parsed = parse_output(written)
-        over_budget = how.reasoning_steps is not None and any(
-            len(steps) > how.reasoning_steps for steps in parsed.steps.values()
-        )
-        if odds is None or over_budget:
-            return None
-        return RawJudgement(
-            log_odds=odds,
-            steps=parsed.steps,
-            category=parsed.category,
-            prompt_tokens=generation.prompt_tokens,
-            completion_tokens=generation.completion_tokens,
-        )
-
-    def _ask(
-        self, pieces: Sequence[Piece], prompts: Sequence[Prompt], generations: Sequence[Generation], how: Settings
-    ) -> list[RawJudgement]:
-        """Asks for each answer in turn, after the reasoning as far as it goes."""
-        begun = opening(self._spec.prompt_format, how.mode)
-        steps: list[dict[Task, tuple[str, ...]]] = []
-        asking: list[Prompt] = []
-        for piece, prompt, generation in zip(pieces, prompts, generations, strict=True):
-            tasks = tasks_of(has_response=piece.interaction.response is not None)
-            parsed = parse_output(begun + generation.text).steps if how.mode is Mode.THINK else {}
-            steps.append({task: parsed[task][: how.reasoning_steps] for task in tasks if parsed.get(task)})
-            if how.mode is Mode.THINK:
-                reasoning = write_steps(steps[-1], self._spec.prompt_format).removeprefix(begun)
-                asking.append(ask_for_answers(prompt, self._spec.prompt_format, reasoning))
-            else:
-                asking.append(prompt)
-        odds: list[dict[Task, float]] = [{} for _ in pieces]
-        for task in Task:
-            waiting = [
-                n for n, piece in enumerate(pieces) if task is Task.REQUEST or piece.interaction.response is not None
-            ]
-            if task is not Task.REQUEST:
-                for number in waiting:
-                    asking[number] = asking[number].extended(f"\n{HEADINGS[task]}:")
-            words = [label.value for label in LABELS[task]]
-            readings = self._engine.score([asking[number] for number in waiting], [words] * len(waiting))
-            for number, reading in zip(waiting, readings, strict=True):
-                odds[number][task] = log_odds(task, reading)
-                asking[number] = asking[number].extended(f" {chosen(task, odds[number][task])}")
-        return [
-            RawJudgement(
-                log_odds=odds[number],
-                steps=steps[number],
-                prompt_tokens=generation.prompt_tokens,
-                completion_tokens=generation.completion_tokens,
-            )
-            for number, generation in enumerate(generations)
-        ]
 
     def _combine(
         self, pieces: Sequence[Piece], judged: Sequence[RawJudgement], how: Settings
@@ -309,32 +188,12 @@ class Judge:
             request=verdicts[Task.REQUEST],
             completion=verdicts.get(Task.COMPLETION),
             response=verdicts.get(Task.RESPONSE),
-            category=_category(word) if word in self._categories(how) else None,
+            category=_category(word) if word in self._asker.categories(how) else None,
             mode=how.mode,
             model=self._name,
             windows=windows,
         )
         return result, named_by
-
-    def _categories(self, how: Settings) -> tuple[str, ...]:
-        return policy_categories(how.policy) or self._spec.categories
-
-    def _name_categories(
-        self, results: list[ModerationResult], unnamed: Sequence[tuple[int, Piece]], how: Settings
-    ) -> None:
-        """Asks for the category of items that are harmful, though the model named none."""
-        words = self._categories(how)
-        if not words or not unnamed:
-            return
-        block = f" {Label.HARMFUL}\n{CATEGORY_HEADING}:"
-        asking = []
-        for _, piece in unnamed:
-            prompt = self._prompt(piece.interaction, how)
-            if how.mode is Mode.THINK:
-                prompt = ask_for_answers(prompt, self._spec.prompt_format, "")
-            asking.append(prompt.extended(block))
-        for (number, _), reading in zip(unnamed, self._engine.score(asking, [words] * len(asking)), strict=True):
-            results[number] = replace(results[number], category=_category(max(words, key=reading.__getitem__)))
 
 
 def _category(word: str | None) -> Category | str | None:

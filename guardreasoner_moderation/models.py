@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from guardreasoner_moderation import weights
+from guardreasoner_moderation.cache import cache_dir, cached_entry
 from guardreasoner_moderation.checkpoint import add_lora, read_gguf, read_json
 from guardreasoner_moderation.errors import (
     IncompatibleModelError,
@@ -19,6 +20,7 @@ from guardreasoner_moderation.errors import (
     UnsafeModelError,
     nearest,
 )
+from guardreasoner_moderation.hub import fetch_repository
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Mode, Task
 from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, Calibration, read_thresholds
@@ -269,14 +271,14 @@ def converted(
         add_lora(checkpoint, folder)
         convert(checkpoint, target, quantization=quantization)
 
-    return weights.cached_entry(converted_folder(digest, base=base, quantization=quantization).name, build)
+    return cached_entry(converted_folder(digest, base=base, quantization=quantization).name, build)
 
 
 def converted_folder(digest: str, *, base: str, quantization: str | None = "int8") -> Path:
     """Where :func:`converted` keeps its result: the name tells base, adapter, converter and quantization apart."""
     kind = quantization or "float32"
     key = hashlib.sha256(f"{weights.BASES[base].sha256} {digest} {CONVERTER_VERSION}".encode()).hexdigest()[:32]
-    return weights.cache_dir() / f"ctranslate2-{kind}-{key}"
+    return cache_dir() / f"ctranslate2-{kind}-{key}"
 
 
 def find_model(id_or_path: str | Path, *, revision: str | None = None) -> Path:
@@ -307,7 +309,7 @@ def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
         raise ModelNotFoundError(
             f"there is no model {name!r}: not a folder, not a repository id (owner/name){nearest(name, SHORT_NAMES)}"
         )
-    return weights.fetch_repository(name, revision=revision)
+    return fetch_repository(name, revision=revision)
 
 
 def is_converted(folder: Path) -> bool:
@@ -379,7 +381,7 @@ def prepare(model: str) -> Path:
     if base in weights.BASES:
         return converted(path, weights_sha256(path), base=base)
     if not Path(base).is_dir():
-        weights.fetch_repository(base)
+        fetch_repository(base)
     return path
 
 
@@ -413,6 +415,6 @@ def describe(model: str) -> dict[str, str]:
             "base from": f"{base.source} ({base.license}), package {base.package} {base.version}",
             "converted": str(entry) if entry.exists() else "not yet; run guardreasoner pull",
         }
-    facts |= {"cache": str(weights.cache_dir()), "window tokens": str(spec.window_tokens)}
+    facts |= {"cache": str(cache_dir()), "window tokens": str(spec.window_tokens)}
     packages = ("guardreasoner-moderation", "ctranslate2", "tokenizers", "torch", "transformers", "peft")
     return facts | {package: installed(package) for package in packages}

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from guardreasoner_moderation.asking import Settings
 from guardreasoner_moderation.engines.base import Engine, Sampling
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.guarding import Every, GuardedResponse, GuardResult, aguard, guard
 from guardreasoner_moderation.interactions import Interaction, Item, Message, from_messages, to_interaction
-from guardreasoner_moderation.judge import Judge, Settings
+from guardreasoner_moderation.judge import Judge
 from guardreasoner_moderation.models import SPEC_FILE, LoadedModel, ModelSpec, load_model
 from guardreasoner_moderation.prompts import Policy
 from guardreasoner_moderation.results import Mode, ModerationResult

@@ -39,6 +39,22 @@ def scripted(reply: Reply | str, *, spec: ModelSpec | None = None, **options: ob
     return Moderator.from_engine(engine, spec or ModelSpec(prompt_format=PromptFormat.COMPACT), **options)  # type: ignore[arg-type]
 
 
+def leftovers(cache: Path) -> list[str]:
+    """What is in the cache beside locks and what is known of files."""
+    if not cache.is_dir():
+        return []
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock" and path.name != ".verified")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("GUARDREASONER_CACHE", str(folder))
+    monkeypatch.delenv("GUARDREASONER_BASE", raising=False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Moderator]:
     """The real embedded model; its base is fetched once into the user's cache."""

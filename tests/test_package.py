@@ -73,13 +73,15 @@ def test_importing_the_moderator_loads_no_engine() -> None:
 def test_imports_point_one_way() -> None:
     order = [
         {"errors", "results"},
-        {"interactions"},
+        {"interactions", "cache", "hub"},
+        {"package_client"},
         {"prompts", "parsing"},
         {"verdicts"},
         {"windows", "weights", "checkpoint"},
         {"rotation"},
         {"engines"},
         {"models"},
+        {"asking"},
         {"judge", "streaming", "rendering", "guarding"},
         {"moderator"},
         {"batch", "server"},
