@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from guardreasoner_moderation.demo.figure_tables import claims_table, f1_table, facts_list, speed_table
+from guardreasoner_moderation.demo.figure_tables import claims_table, f1_table, facts_list, speed_tables
 from guardreasoner_moderation.demo.figures import PUBLISHED, Figures, run_name
 from guardreasoner_moderation.demo.plain_html import plain_html
 
@@ -52,7 +52,7 @@ def add_benchmarks_tab(page: gr.Blocks, figures: Figures) -> None:
                 **plot,
             )
     facts = plain_html(elem_id="facts")
-    plain_html(f'<h2 class="gm-title">Speed</h2>{speed_table(figures.speed)}', elem_id="speed")
+    plain_html(f'<h2 class="gm-title">Speed</h2>{speed_tables(figures.speed)}', elem_id="speed")
     plain_html(f'<h2 class="gm-title">Claims of the papers</h2>{claims_table(figures.claims)}', elem_id="claims")
 
     def show(name: str, wanted: Sequence[str]) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ def add_benchmarks_tab(page: gr.Blocks, figures: Figures) -> None:
         there = figures.curves_of(name)
         return (
             f1_table(name, rows, figures.published["source"]),
-            gr.update(value=f'<p class="gm-note">There are no curves of {escape(name)}.</p>', visible=not there),
+            gr.update(value=f'<p class="gm-note">Curves were not measured on {escape(name)}.</p>', visible=not there),
             gr.update(visible=bool(there)),
             recall_points(figures, name),
             calibration_points(figures, name),

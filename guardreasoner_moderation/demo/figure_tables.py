@@ -8,6 +8,8 @@ from typing import Any
 
 from guardreasoner_moderation.demo.figures import F1, PUBLISHED, RESCORED, Figures
 
+_ENGINES = {"ours": "this package", "transformers": "transformers, float32", "llamacpp": "llama.cpp"}
+
 
 def f1_table(benchmark: str, rows: Sequence[F1], published_source: str) -> str:
     """F1 of the models on a benchmark, in the order of ``rows``."""
@@ -29,35 +31,25 @@ def f1_table(benchmark: str, rows: Sequence[F1], published_source: str) -> str:
     )
 
 
-def speed_table(speed: Mapping[str, Any]) -> str:
-    """Seconds of one verdict for each engine, as ``evaluation.speed`` measured them."""
-    races = {name: entry for name, entry in speed.items() if isinstance(entry, Mapping) and "ratio" in entry}
-    if not races:
-        return '<p class="gm-note">Speed is not measured in the results that come with this version.</p>'
-    longest = max(float(value) for race in races.values() for value in _sides(race).values())
-    body = []
-    for name, race in races.items():
-        fastest = min(_sides(race).values())
-        for number, (side, seconds) in enumerate(_sides(race).items()):
-            head = f'<th scope="rowgroup" rowspan="{len(_sides(race))}">{escape(name)}</th>' if number == 0 else ""
-            style = ' class="gm-ours"' if seconds == fastest else ""
-            body.append(
-                f'<tr{style}>{head}<td>{escape(side)}</td><td class="gm-number">{seconds:.2f} s</td>'
-                f'<td class="gm-plot">{_bar(100 * seconds / longest)}</td></tr>'
-            )
-    rounds, machine = speed.get("rounds", "several"), speed.get("machine", "one machine")
-    notes = [f"Medians of {rounds} rounds; the sides took turns on {machine}."]
-    return (
-        '<table class="gm-table"><caption>Seconds for one verdict; shorter is better</caption><thead><tr>'
-        '<th scope="col">task</th><th scope="col">engine</th><th scope="col" class="gm-number">median</th>'
-        f'<th scope="col" class="gm-plot"></th></tr></thead><tbody>{"".join(body)}</tbody></table>{_note(notes)}'
+def speed_tables(speed: Mapping[str, Any]) -> str:
+    """Latency and throughput of each engine, as ``evaluation.speed`` measured them."""
+    if not speed.get("latency"):
+        return '<p class="gm-note">Speed was not measured for this version.</p>'
+    latency = _race_table("Seconds for one text; shorter is better", speed["latency"], "p50", "s")
+    throughput = _race_table(
+        "Texts of about 200 tokens per second; longer is better", speed.get("throughput", {}), "items_per_second", ""
     )
+    notes = [
+        f"Medians of {speed['rounds']} rounds (a third of them with batches) on {speed['hardware']}; "
+        "the engines took turns on the same texts. Each task has a scale of its own."
+    ]
+    return f"{latency}{throughput}{_note(notes)}"
 
 
 def claims_table(claims: Sequence[Mapping[str, str | None]]) -> str:
     """What the papers claim, beside what was found here."""
     if not claims:
-        return '<p class="gm-note">The claims table is not part of this version.</p>'
+        return '<p class="gm-note">The claims of the papers were not measured for this version.</p>'
     rows = "".join(_claim_row({key: escape(value or "none") for key, value in claim.items()}) for claim in claims)
     notes = ["Figures there are published by others, of other models and benchmarks."]
     return (
@@ -119,8 +111,25 @@ def _bar(percent: float, interval: tuple[float, float] | None = None) -> str:
     return f'<div class="gm-track" aria-hidden="true"><span style="width:{percent:.1f}%"></span>{whisker}</div>'
 
 
-def _sides(race: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(seconds) for name, seconds in race.items() if name != "ratio"}
+def _race_table(caption: str, races: Mapping[str, Any], figure: str, unit: str) -> str:
+    if not races:
+        return ""
+    body = []
+    for task, race in races.items():
+        sides = {name: float(side[figure]) for name, side in race.items() if name != "ratio"}
+        for number, (name, value) in enumerate(sides.items()):
+            head = f'<th scope="rowgroup" rowspan="{len(sides)}">{escape(task)}</th>' if number == 0 else ""
+            style = ' class="gm-ours"' if name == "ours" else ""
+            body.append(
+                f"<tr{style}>{head}<td>{escape(_ENGINES.get(name, name))}</td>"
+                f'<td class="gm-number">{value:.2f} {unit}</td>'
+                f'<td class="gm-plot">{_bar(100 * value / max(sides.values()))}</td></tr>'
+            )
+    return (
+        f'<table class="gm-table"><caption>{caption}</caption><thead><tr><th scope="col">task</th>'
+        '<th scope="col">engine</th><th scope="col" class="gm-number">median</th><th scope="col" class="gm-plot">'
+        f'<span aria-hidden="true">0 to the largest</span></th></tr></thead><tbody>{"".join(body)}</tbody></table>'
+    )
 
 
 def _note(sentences: Iterable[str]) -> str:

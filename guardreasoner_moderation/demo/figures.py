@@ -42,12 +42,12 @@ class F1:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All figures.
+    """All figures; what was not measured is empty.
 
     Attributes:
         runs: results of ``evaluation.run`` by file name.
         curves: of ``evaluation.curve_points``.
-        speed: of ``evaluation.speed``; empty when it was not measured.
+        speed: of ``evaluation.speed``.
         upstream: cells of ``evaluation.upstream``.
         published: F1 of other models, as published.
         claims: rows of the claims table.

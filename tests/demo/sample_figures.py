@@ -17,6 +17,10 @@ RUN = {
         "Mine": {"n": 40, "unjudged": 0, "trained_on": False, "metrics": {"f1": [None, None, None]}},
     },
 }
+RACE = {
+    "ours": {"p50": 0.1, "p95": 0.2, "items_per_second": 10.0, "tokens": 3.0},
+    "transformers": {"p50": 0.4, "p95": 0.5, "items_per_second": 2.5, "tokens": 3.0},
+}
 FIGURES = Figures(
     runs={"guard.json": RUN},
     curves=[
@@ -29,7 +33,12 @@ FIGURES = Figures(
             "calibration": [{"score": 0.1, "value": 0.2}, {"score": 0.8, "value": 0.7}],
         }
     ],
-    speed={"rounds": 3, "machine": "one core", "verdict, 50 tokens": {"fast": 0.1, "slow": 0.4, "ratio": 4.0}},
+    speed={
+        "hardware": "one core",
+        "rounds": 3,
+        "latency": {"verdict, short": {**RACE, "ratio": {"transformers": 4.0}}},
+        "throughput": {"verdict, batch 8": {**RACE, "ratio": {"transformers": 4.0}}},
+    },
     upstream=[
         {"model": "Other 1B", "benchmark": "ToxicChat", "n": 30, "strict": {"f1": [0.75, 0.7, 0.8], "unjudged": 0}}
     ],

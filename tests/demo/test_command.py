@@ -6,9 +6,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from browsing import chromium, opened, served
+from browsing import opened, served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest_plugins = ["page_fixtures"]
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "guardreasoner_moderation.cli", "demo"]
@@ -21,21 +27,23 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("embedded")  # which fetches it
 @pytest.mark.parametrize("command", [[*DEMO, "--port", "7841"], SPACE], ids=["command", "space"])
 def test_the_embedded_model_judges_on_the_page_without_a_network(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
+    command: list[str], browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7842")
-    with chromium() as browser, served(*command) as address:
+    with served(*command) as address:
         page = opened(browser, address)
         page.get_by_role("button", name="Harmful request").click()
         page.locator("#verdict .gm-steps").wait_for()
         page.locator("#verdict .gm-cost").wait_for()
         shown = page.locator("#verdict").inner_text()
+        page.context.close()
     assert "Flagged" in shown
     assert "embedded" in shown
 

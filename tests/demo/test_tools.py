@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -83,4 +84,4 @@ def test_classify_is_a_tool_of_the_model_context_protocol(address: str) -> None:
     assert description.startswith("Judge what a user wrote")
     assert set(schema["properties"]) == {"prompt", "response", "mode", "threshold", "model"}
     assert schema["properties"]["prompt"]["description"]
-    assert '"fraud_illegal"' in answer
+    assert ast.literal_eval(answer)["category"] == "fraud_illegal"  # Gradio hands out str() of the object, no JSON
