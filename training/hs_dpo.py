@@ -23,7 +23,8 @@ from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.models import SPEC_FILE, read_spec, weights_sha256
 from guardreasoner_moderation.results import Mode
 from training.pairs import PreferencePair, read_pairs
-from training.trl_recipe import DpoRecipe, read_trl_recipe
+from training.recipe import read_strictly
+from training.trl_recipe import DpoRecipe
 
 if TYPE_CHECKING:
     from training.trl_run import ExampleBuilder
@@ -43,7 +44,7 @@ def main(
     from training import trl_record, trl_run
     from training.preference_trainer import PairCollator, PreferenceTrainer
 
-    recipe = read_trl_recipe(recipe_file, DpoRecipe)
+    recipe = read_strictly(recipe_file, DpoRecipe)
     trl_run.refuse_impossible(recipe)
     refuse_other_kind(recipe, adapter)
     trl_run.open_run(recipe, out)

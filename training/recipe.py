@@ -6,11 +6,13 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from guardreasoner_moderation.errors import InputError, nearest
+
+R = TypeVar("R")
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -90,7 +92,12 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Reads a recipe.
+    """Reads a recipe of :mod:`training.rsft`; see :func:`read_strictly`."""
+    return read_strictly(path, Recipe)
+
+
+def read_strictly(path: Path, kind: type[R]) -> R:
+    """Reads a recipe, of which ``kind`` is the dataclass.
 
     Raises:
         InputError: all unknown keys (with the nearest known one), missing keys and values of a wrong type, at once.
@@ -102,10 +109,10 @@ def read_recipe(path: Path) -> Recipe:
     except yaml.YAMLError as exc:
         raise InputError(f"{path} is not valid YAML: {exc}") from exc
     problems: list[str] = []
-    recipe = _build(Recipe, content, "", problems)
+    recipe = _build(kind, content, "", problems)
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems))
-    assert isinstance(recipe, Recipe)  # noqa: S101 - narrows the type; _build reports everything else as a problem
+    assert isinstance(recipe, kind)  # noqa: S101 - narrows the type; _build reports everything else as a problem
     return recipe
 
 

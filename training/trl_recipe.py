@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
 
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Task
-from training.recipe import DataSource, _build
+from training.recipe import DataSource
 
 METHODS = ("lora", "qlora", "full")
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -123,29 +119,6 @@ class DpoRecipe(TrlRecipe):
 
     beta: float = 0.01
     sft_weight: float = 2.0
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=TrlRecipe)
-
-
-def read_trl_recipe(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """Reads a recipe of one of the kinds above.
-
-    Raises:
-        InputError: all unknown keys (with the nearest known one), missing keys and values of a wrong type, at once.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{path} cannot be read: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise InputError(f"{path} is not valid YAML: {exc}") from exc
-    problems: list[str] = []
-    recipe: Any = _build(kind, content, "", problems)
-    if problems:
-        raise InputError(f"{path}: " + "; ".join(problems))
-    assert isinstance(recipe, kind)  # noqa: S101 - narrows the type; _build reports everything else as a problem
-    return recipe
 
 
 def _insist(key: str, value: str, known: Iterable[str]) -> None:

@@ -20,8 +20,8 @@ from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import Mode, Task
 from training.data import TRAIN, VALIDATION, Example, LabelledInteraction, read_interactions
 from training.inventory import take_inventory
-from training.recipe import DataSource
-from training.trl_recipe import LOSS, SftRecipe, read_trl_recipe
+from training.recipe import DataSource, read_strictly
+from training.trl_recipe import LOSS, SftRecipe
 
 if TYPE_CHECKING:
     from training.trl_run import ExampleBuilder
@@ -42,7 +42,7 @@ def main(
     from training import trl_record, trl_run
     from training.weighted_trainer import LastLook, WeightedTrainer, collate, describe, row_of
 
-    recipe = read_trl_recipe(recipe_file, SftRecipe)
+    recipe = read_strictly(recipe_file, SftRecipe)
     trl_run.refuse_impossible(recipe)
     trl_run.open_run(recipe, out)
     sources = [(source, read_interactions(data_dir / source.file)) for source in recipe.data]
