@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,8 @@ def served(*command: str) -> Iterator[str]:
 
 def find_address(line: str) -> str | None:
     """The address of the page, if a line of output holds it."""
-    start = line.find("http://127.0.0.1:")
-    return None if start < 0 else line[start:].strip()
+    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    return found and found[0]
 
 
 def served_by_script(pace: float) -> contextlib.AbstractContextManager[str]:
