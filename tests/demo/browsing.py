@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 PATIENCE = 60_000  # milliseconds; a busy machine draws a page slowly
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def need_demo() -> None:
+    """Skips the test where the extra ``demo`` is not installed; nothing is imported into the process of the tests."""
+    if importlib.util.find_spec("gradio") is None or importlib.util.find_spec("mcp") is None:
+        pytest.skip("the extra demo is not installed: pip install '.[demo]'")
 
 
 @contextlib.contextmanager
@@ -49,10 +56,12 @@ def served_by_script(pace: float) -> contextlib.AbstractContextManager[str]:
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """The machine's own Chromium; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install '.[browser]'"
+    )
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
-        pytest.skip(f"there is no browser here: {', '.join(_BROWSERS)}")
+        pytest.skip(f"there is no browser here; looked for {', '.join(_BROWSERS)}")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=PATIENCE)
         yield browser
