@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
+import typer
 
 from guardreasoner_moderation.demo.about_tab import add_about_tab
 from guardreasoner_moderation.demo.batch_tab import add_batch_tab
@@ -55,13 +56,12 @@ def build_app(guards: Guards, settings: DemoSettings, figures: Figures) -> gr.Bl
     return app
 
 
-def launch(app: gr.Blocks, settings: DemoSettings, *, wait: bool = True) -> str:
+def launch(app: gr.Blocks, settings: DemoSettings) -> str:
     """Serves the page, and ``/classify`` as a tool of the Model Context Protocol.
 
     Args:
         app: of :func:`build_app`.
         settings: address and limits.
-        wait: until the process is stopped.
 
     Returns:
         Its address.
@@ -74,7 +74,8 @@ def launch(app: gr.Blocks, settings: DemoSettings, *, wait: bool = True) -> str:
             server_name=settings.host,
             server_port=settings.port,
             inbrowser=settings.open_browser,
-            prevent_thread_lock=not wait,
+            prevent_thread_lock=True,
+            quiet=True,
             max_file_size=f"{settings.max_upload_mb}mb",
             footer_links=["api"],
             mcp_server=True,
@@ -98,7 +99,9 @@ def run_app(settings: DemoSettings) -> None:
         import spaces  # type: ignore[import-not-found, unused-ignore]  # noqa: F401 - must be there before torch is
     guards = Guards.load(settings.models)
     try:
-        launch(build_app(guards, settings, read_figures()), settings)
+        app = build_app(guards, settings, read_figures())
+        typer.echo(f"The demo is at {launch(app, settings)} (Ctrl-C ends it).")
+        app.block_thread()
     finally:
         guards.close()
 

@@ -50,7 +50,9 @@ def claims_table(claims: Sequence[Mapping[str, str | None]]) -> str:
     """What the papers claim, beside what was found here."""
     if not claims:
         return '<p class="gm-note">The claims of the papers were not measured for this version.</p>'
-    rows = "".join(_claim_row({key: escape(value or "none") for key, value in claim.items()}) for claim in claims)
+    rows = "".join(
+        _claim_row({key: escape(value or "not measured") for key, value in claim.items()}) for claim in claims
+    )
     notes = ["Figures there are published by others, of other models and benchmarks."]
     return (
         '<div class="gm-scroll" tabindex="0" role="region" aria-label="Claims"><table class="gm-table gm-wide">'

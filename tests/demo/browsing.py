@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 PATIENCE = 60_000  # milliseconds; a busy machine draws a page slowly
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def need_demo() -> None:
+    """Skips the test where the extra ``demo`` is not installed; nothing is imported into the process of the tests."""
+    if importlib.util.find_spec("gradio") is None or importlib.util.find_spec("mcp") is None:
+        pytest.skip("the extra demo is not installed: pip install '.[demo]'")
 
 
 @contextlib.contextmanager
@@ -36,8 +44,8 @@ def served(*command: str) -> Iterator[str]:
 
 def find_address(line: str) -> str | None:
     """The address of the page, if a line of output holds it."""
-    start = line.find("http://127.0.0.1:")
-    return None if start < 0 else line[start:].strip()
+    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    return found and found[0]
 
 
 def served_by_script(pace: float) -> contextlib.AbstractContextManager[str]:
@@ -48,10 +56,12 @@ def served_by_script(pace: float) -> contextlib.AbstractContextManager[str]:
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """The machine's own Chromium; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install '.[browser]'"
+    )
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
-        pytest.skip(f"there is no browser here: {', '.join(_BROWSERS)}")
+        pytest.skip(f"there is no browser here; looked for {', '.join(_BROWSERS)}")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=PATIENCE)
         yield browser

@@ -70,5 +70,5 @@ if __name__ == "__main__":
     limits = DemoSettings(max_rows=50, max_text_chars=2_000)
     guards = Guards({"paced": paced_guard(float(sys.argv[1])), "quick": paced_guard()})
     app = build_app(guards, limits, FIGURES)
-    print(launch(app, limits, wait=False), flush=True)
+    print(launch(app, limits), flush=True)
     app.block_thread()

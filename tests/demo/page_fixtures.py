@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import chromium, opened, served_by_script
+from browsing import chromium, need_demo, opened, served_by_script
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -22,7 +22,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The page with a guard that takes its time."""
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    need_demo()
     with served_by_script(0.06) as found:
         yield found
 

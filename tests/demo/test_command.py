@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import opened, served
+from browsing import need_demo, opened, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -32,7 +32,7 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
 def test_the_embedded_model_judges_on_the_page_without_a_network(
     command: list[str], browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    need_demo()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
@@ -49,14 +49,14 @@ def test_the_embedded_model_judges_on_the_page_without_a_network(
 
 
 def test_a_model_that_is_not_there_is_one_sentence() -> None:
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    need_demo()
     done = run("--model", "embeded")
     assert done.returncode == 2
     assert "did you mean 'embedded'" in done.stderr
 
 
 def test_a_port_in_use_is_one_sentence() -> None:
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    need_demo()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("--port", str(port))

@@ -60,6 +60,7 @@ def test_every_row_has_a_result_and_a_failure_is_flagged(judged: JudgedFile) -> 
 def test_a_threshold_counts_anew_and_unjudged_rows_stay_flagged(
     judged: JudgedFile, threshold: float, flagged: int
 ) -> None:
+    pytest.importorskip("pandas", reason="the extra demo is not installed")
     again = judged.flagged_from(threshold)
     assert again.count() == (flagged, 1)
     assert f"{flagged} of 3 rows flagged" in summary(again, threshold)

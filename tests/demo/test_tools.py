@@ -77,7 +77,6 @@ def test_classify_is_the_only_public_name(address: str) -> None:
 
 
 def test_classify_is_a_tool_of_the_model_context_protocol(address: str) -> None:
-    pytest.importorskip("mcp", reason="the extra demo is not installed")
     done = subprocess.run([sys.executable, "-c", TOOL, address], capture_output=True, text=True, check=True)
     names, description, schema, answer = json.loads(done.stdout)
     assert names == ["classify"]
