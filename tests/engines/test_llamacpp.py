@@ -435,6 +435,7 @@ def test_an_interrupt_reaches_python(tiny_gguf: Path) -> None:
     """llama.cpp's own server handles signals; in a library that would take Ctrl-C away from the program."""
     code = (
         "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background inherits none\n"
         "from pathlib import Path\n"
         "from guardreasoner_moderation.engines.llamacpp import LlamaCppEngine\n"
         "engine = LlamaCppEngine(Path(sys.argv[1]), device='cpu', context_tokens=256, parallel=1)\n"
