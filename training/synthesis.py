@@ -120,7 +120,7 @@ class Synthesis:
                             bar.update(1)
                             begin(next(waiting, None))
             finally:
-                client.close()  # ends what is under way; what was answered meanwhile is paid for, so it is kept
+                client.close()  # nothing is asked again; what is answered meanwhile is paid for, so it is kept
                 for future in wait(running).done:
                     if future.exception() is None:
                         self._keep(running[future], future.result())

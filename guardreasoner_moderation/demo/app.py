@@ -89,7 +89,9 @@ def launch(app: gr.Blocks, settings: DemoSettings) -> str:
         )
     except OSError as exc:
         where = f"{settings.host or 'this machine'}, port {settings.port}"
-        raise InputError(f"the demo cannot listen on {where}: {exc}") from exc
+        raise InputError(
+            f"the demo cannot listen on {where}: it is in use, or not of this machine; pass another --port or --host"
+        ) from exc
     return str(address)
 
 

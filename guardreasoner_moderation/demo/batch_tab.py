@@ -40,7 +40,7 @@ A **CSV** file with a line of column names, or **JSONL** with an object a line. 
 def add_batch_tab(page: gr.Blocks, guards: Guards, settings: DemoSettings) -> None:
     """Adds the tab's content to the page that is being built."""
     judged = gr.State()
-    with gr.Row(elem_classes="gm-columns"):
+    with gr.Row():
         with gr.Column(min_width=300):
             gr.Markdown(f"{_FORMATS} At most {settings.max_rows:,} rows and {settings.max_upload_mb} MB.")
             upload = gr.File(label="File to judge", file_types=[".csv", ".jsonl", ".gz"], elem_id="upload", height=150)

@@ -42,7 +42,7 @@ _SECONDS_BETWEEN_UPDATES = 0.05  # a page that is drawn anew for each token of a
 
 def add_classify_tab(guards: Guards, settings: DemoSettings) -> None:
     """Adds the tab's content to the page that is being built."""
-    with gr.Row(elem_classes="gm-columns"):
+    with gr.Row():
         with gr.Column(min_width=300):
             plain_html('<h2 class="gm-title">Try an example</h2>', elem_classes="gm-first")
             with gr.Row():

@@ -65,7 +65,10 @@ class ServerClient:
         self._timeout = timeout
         self._places = threading.BoundedSemaphore(concurrency)
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._client: httpx.Client | None = httpx.Client(headers=headers, timeout=timeout)
+        self._client = httpx.Client(headers=headers, timeout=timeout)
+        self._counting = threading.Lock()
+        self._under_way = 0
+        self._closed = False
 
     def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer to a request.
@@ -93,26 +96,43 @@ class ServerClient:
                 raise EngineError(f"{self._shown} broke off in the midst of an answer: {type(exc).__name__}") from exc
 
     def close(self) -> None:
-        """Closes all connections; further calls raise EngineError."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """Further calls raise EngineError, and so do attempts after the one that is under way.
+
+        The connections are closed with the last request: closed under a thread that reads from it, a socket's number
+        may be another socket's before the thread wakes up.
+        """
+        with self._counting:
+            self._closed = True
+            if not self._under_way:
+                self._client.close()
 
     @contextmanager
     def _answer(self, path: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
-        with self._places:
+        with self._places, self._counted():
             response = self._send(path, body)
             try:
                 yield response
             finally:
                 response.close()
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._counting:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._under_way -= 1
+                if self._closed and not self._under_way:
+                    self._client.close()
+
     def _send(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         """The first good response; a whole answer is read here, so that one that breaks off is asked for again."""
         import httpx
 
         for attempt in range(self._retries + 1):
-            if self._client is None:
+            if self._closed:
                 raise EngineError("this engine is closed")
             wait = min(_FIRST_WAIT * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311 - spreads retries
             try:
@@ -124,8 +144,6 @@ class ServerClient:
                 raise EngineError(f"{self._shown} gave no answer within {self._timeout:g} seconds") from exc
             except (httpx.TransportError, httpx.DecodingError) as exc:
                 problem = f"{self._shown} gives no answer: {type(exc).__name__}"
-            except RuntimeError as exc:  # closed meanwhile
-                raise EngineError("this engine is closed") from exc
             else:
                 if response.is_success:
                     return response

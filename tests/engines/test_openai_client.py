@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -249,3 +250,22 @@ def test_a_closed_client_says_so(client: Make) -> None:
     one.close()
     with pytest.raises(EngineError, match="closed"):
         one.ask("/completions", {})
+
+
+def test_closing_lets_a_request_that_is_under_way_end(client: Make) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Asked) -> Answer:
+        begun.set()
+        assert go_on.wait(20)
+        return Answer(GOOD)
+
+    with answering(slow) as (address, _), ThreadPoolExecutor(1) as pool:
+        one = client(address)
+        late = pool.submit(one.ask, "/completions", {})
+        assert begun.wait(20)
+        one.close()
+        go_on.set()
+        assert late.result() == GOOD
+        with pytest.raises(EngineError, match="closed"):
+            one.ask("/completions", {})
