@@ -174,7 +174,7 @@ async def run_phase(one: Client, texts: Iterator[str], phase: Phase, capacity: f
     async def watch() -> None:
         while True:
             memory.append(process.memory_info().rss / 2**20)
-            await asyncio.sleep(max(0.2, phase.seconds / 60))
+            await asyncio.sleep(max(0.5, phase.seconds / 30))
 
     watching = asyncio.create_task(watch())
     started = time.perf_counter()
@@ -243,7 +243,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="By turns with classify_batch.", min=1)] = 5,
     steady: Annotated[float, typer.Option(help="Seconds at nine tenths of the capacity.")] = 30,
     factor: Annotated[float, typer.Option(help="Times the capacity that the overload asks for.")] = 2.0,
-    overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 30,
+    overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 60,
     recovery: Annotated[float, typer.Option(help="Seconds at nine tenths after it.")] = 15,
 ) -> None:
     """Measure a server of the embedded model in verdict mode."""
