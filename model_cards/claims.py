@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import StrEnum
-from model_cards.reading import ROOT, build_rows, look_up, read_object, read_yaml
+from model_cards.reading import ROOT, build_rows, look_up, read_yaml
 from model_cards.results import Interval, to_interval
 
 CLAIMS = Path(__file__).with_name("claims.yaml")

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from evaluation.finished import read_object
 from guardreasoner_moderation.errors import ModerationError
 from model_cards.claims import CLAIMS, Tested, check_claims
-from model_cards.reading import ROOT, read_object
+from model_cards.reading import ROOT
 
 TARGET = ROOT / "guardreasoner_moderation" / "demo" / "figures.json"
 

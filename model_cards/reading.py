@@ -1,9 +1,8 @@
-"""JSON and YAML files read strictly, into mappings and frozen dataclasses."""
+"""YAML files read strictly, into mappings and frozen dataclasses."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,23 +16,6 @@ NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
 
 Kind = TypeVar("Kind")
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{file} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise InputError(f"{file} is not JSON: {exc}") from exc
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold a JSON object, found {type(content).__name__}")
-    return content
 
 
 def read_yaml(file: Path) -> Any:

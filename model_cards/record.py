@@ -17,10 +17,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from evaluation.finished import read_object
 from guardreasoner_moderation import weights
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.models import SHORT_NAMES, SPEC_FILE, ModelSpec, find_folder, read_spec, weights_sha256
-from model_cards.reading import build_rows, read_object, read_yaml
+from model_cards.reading import build_rows, read_yaml
 
 LICENCES = Path(__file__).with_name("licences.yaml")
 

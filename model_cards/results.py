@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError
-from model_cards.reading import NOT_MEASURED, ROOT, read_object, shown_path
+from model_cards.reading import NOT_MEASURED, ROOT, shown_path
 
 PUBLISHED = ROOT / "evaluation" / "published.json"
 UNDEFINED = "undefined"

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.interactions import Interaction, to_interaction
@@ -31,6 +31,8 @@ from guardreasoner_moderation.prompts import (
 from guardreasoner_moderation.results import LABELS, Category, Label, Mode, Task
 
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
+
+Row = TypeVar("Row")
 
 _LABEL_KEYS = {Task.REQUEST: "request", Task.COMPLETION: "completion", Task.RESPONSE: "response_harm"}
 
@@ -66,22 +68,36 @@ def read_interactions(path: Path) -> list[LabelledInteraction]:
     Raises:
         InputError: a line is not JSON, lacks a label or has an unknown one; the message names file and line.
     """
+    return read_rows(path, read_row, "interactions")
+
+
+def read_rows(path: Path, read: Callable[[Any], Row], what: str) -> list[Row]:
+    """Reads a JSONL file of ``what``; empty lines count for nothing.
+
+    Args:
+        path: the file.
+        read: makes a row of the content of a line; its KeyError, ValueError, TypeError or AttributeError is told.
+        what: the rows' name, for the error of an empty file.
+
+    Raises:
+        InputError: the file cannot be read or holds no row, or a line is not JSON or no row; the message names it.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"{path} cannot be read: {exc}") from exc
-    items = []
+    rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            items.append(read_row(json.loads(line)))
+            rows.append(read(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             reason = f"the key {exc} is missing" if isinstance(exc, KeyError) else str(exc)
             raise InputError(f"{path}, line {number}: {reason}") from exc
-    if not items:
-        raise InputError(f"{path} holds no interactions")
-    return items
+    if not rows:
+        raise InputError(f"{path} holds no {what}")
+    return rows
 
 
 def read_row(row: Mapping[str, Any]) -> LabelledInteraction:

@@ -7,13 +7,11 @@ and the ``model`` that gave them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner_moderation.errors import InputError
-from training.data import LabelledInteraction, judgement_row, read_judgement, read_row, to_row
+from training.data import LabelledInteraction, judgement_row, read_judgement, read_row, read_rows, to_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +42,7 @@ def read_pairs(file: Path) -> list[PreferencePair]:
     Raises:
         InputError: a line is not JSON or lacks something; the message names file and line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{file} cannot be read: {exc}") from exc
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            pairs.append(_read_pair(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            reason = f"the key {exc} is missing" if isinstance(exc, KeyError) else str(exc)
-            raise InputError(f"{file}, line {number}: {reason}") from exc
-    if not pairs:
-        raise InputError(f"{file} holds no pairs")
-    return pairs
+    return read_rows(file, _read_pair, "pairs")
 
 
 def pair_row(pair: PreferencePair) -> dict[str, Any]:

@@ -113,11 +113,9 @@ class ExampleBuilder:
     @classmethod
     def of(cls, tokenizer: Any, recipe: TrlRecipe) -> ExampleBuilder:
         """For a tokenizer of transformers."""
-        bos = tokenizer.bos_token_id
-        begins = bos is not None and tokenizer("a").input_ids[:1] == [bos]
         if recipe.chat and not tokenizer.chat_template:
             raise InputError(f"the tokenizer of {recipe.base} has no chat template; set chat to false")
-        return cls(tokenizer, recipe, SpanEncoder(tokenizer.backend_tokenizer, bos if begins else None))
+        return cls(tokenizer, recipe, SpanEncoder.of(tokenizer))
 
     def __call__(
         self, item: LabelledInteraction, mode: Mode, *, answer_mode: Mode | None = None, label_weight: float = 1.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from guardreasoner_moderation.errors import EngineError
 from guardreasoner_moderation.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ def defused(text: str) -> str:
     that looks like none of the common ones is not. Token ids from :class:`SpanEncoder` need none of this.
     """
     return _CONTROL.sub(lambda found: f"{found[0]} ", text)
+
+
+def apply_chat_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """Chat messages in the template of a tokenizer of transformers, with the assistant's turn opened.
+
+    Raises:
+        EngineError: it has none.
+    """
+    if not tokenizer.chat_template:
+        raise EngineError("the model's tokenizer has no chat template; set chat to false in moderation.json")
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 class TextEncoder(Protocol):
@@ -45,11 +57,32 @@ class SpanEncoder:
             one.no_padding()
         self._bos_id = bos_id
 
+    @classmethod
+    def of(cls, tokenizer: Any) -> SpanEncoder:
+        """The encoder for a tokenizer of transformers, with its start token if it puts one before texts."""
+        bos = tokenizer.bos_token_id
+        begins = getattr(tokenizer, "add_bos_token", False) or tokenizer("a").input_ids[:1] == [bos]
+        return cls(tokenizer.backend_tokenizer, bos if begins else None)
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole prompt, without filler."""
         ids = [self._bos_id] if prompt.add_bos and self._bos_id is not None else []
         for span in prompt.needed:
             ids += self.encode_text(span.text, trusted=span.trusted)
+        return ids
+
+    def encode_to_fit(self, prompt: Prompt, max_new_tokens: int, context_tokens: int) -> list[int]:
+        """:meth:`encode`, of a prompt after which there is room to write.
+
+        Raises:
+            EngineError: the model's context is too short for that.
+        """
+        ids = self.encode(prompt)
+        if len(ids) + max_new_tokens > context_tokens:
+            raise EngineError(
+                f"the prompt has {len(ids)} tokens; with {max_new_tokens} to write that is more than the model's "
+                f"{context_tokens}"
+            )
         return ids
 
     def encode_text(self, text: str, *, trusted: bool = False) -> list[int]:

@@ -18,7 +18,7 @@ from guardreasoner_moderation.engines.base import (
     first_tokens,
     score_words,
 )
-from guardreasoner_moderation.engines.encoding import SpanEncoder
+from guardreasoner_moderation.engines.encoding import SpanEncoder, apply_chat_template
 from guardreasoner_moderation.errors import (
     EngineError,
     IncompatibleModelError,
@@ -86,8 +86,7 @@ class TransformersEngine:
         arguments = inspect.signature(inner.forward).parameters
         self._cache_name = "cache" if "cache" in arguments else "past_key_values"
         self._tokenizer = tokenizer
-        bos = tokenizer.bos_token_id if getattr(tokenizer, "add_bos_token", False) or _adds_bos(tokenizer) else None
-        self._encoder = SpanEncoder(tokenizer.backend_tokenizer, bos_id=bos)
+        self._encoder = SpanEncoder.of(tokenizer)
         self._end_ids = _end_ids(model, tokenizer)
         self.context_tokens: int = getattr(model.config, "max_position_embeddings", 1 << 20)
         size = model.get_input_embeddings().weight.shape[0]
@@ -110,7 +109,7 @@ class TransformersEngine:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.generate`."""
         slots = slots or {}
         firsts = first_tokens(self._encoder, slots)
-        encoded = [self._encode(prompt, max_new_tokens) for prompt in prompts]
+        encoded = [self._encoder.encode_to_fit(prompt, max_new_tokens, self.context_tokens) for prompt in prompts]
         generations: dict[int, Generation] = {}
         with self._lock, self._torch.inference_mode():
             if sampling is not None:
@@ -137,7 +136,7 @@ class TransformersEngine:
 
     def score(self, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.score`."""
-        encoded = [self._encode(prompt, 0) for prompt in prompts]
+        encoded = [self._encoder.encode_to_fit(prompt, 0, self.context_tokens) for prompt in prompts]
 
         def read(points: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
             queries = [[*encoded[number], *prefix] for number, prefix in points]
@@ -160,24 +159,12 @@ class TransformersEngine:
 
     def chat_template(self, messages: list[dict[str, str]]) -> str:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.chat_template`."""
-        if not self._tokenizer.chat_template:
-            raise EngineError("the model's tokenizer has no chat template; set chat to false in moderation.json")
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(text)
+        return apply_chat_template(self._tokenizer, messages)
 
     def close(self) -> None:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.close`."""
         with self._lock:
             self._model = None
-
-    def _encode(self, prompt: Prompt, max_new_tokens: int) -> list[int]:
-        ids = self._encoder.encode(prompt)
-        if len(ids) + max_new_tokens > self.context_tokens:
-            raise EngineError(
-                f"the prompt has {len(ids)} tokens; with {max_new_tokens} to write that is more than the model's "
-                f"{self.context_tokens}"
-            )
-        return ids
 
     def _batches(self, queries: Sequence[Sequence[int]], room: int) -> list[list[int]]:
         """Numbers of the queries, those of a like length together, at most _BATCH_TOKENS padded tokens in a batch."""
@@ -389,11 +376,6 @@ def _loading_options(torch: Any, quantization: str | None, device: str, dtype: s
     if quantization is not None or device == "auto":
         options["device_map"] = device if device != "cuda" else {"": 0}
     return options
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    ids = tokenizer("a").input_ids
-    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

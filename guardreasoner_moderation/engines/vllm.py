@@ -23,7 +23,7 @@ from guardreasoner_moderation.engines.base import (
     score_words,
     word_tokens,
 )
-from guardreasoner_moderation.engines.encoding import SpanEncoder
+from guardreasoner_moderation.engines.encoding import SpanEncoder, apply_chat_template
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError, MissingDependencyError
 from guardreasoner_moderation.prompts import Prompt
 
@@ -81,9 +81,7 @@ class VllmEngine:
             raise IncompatibleModelError(f"vLLM cannot load {source}: {exc}") from exc
         self._lock = threading.Lock()  # vllm.LLM takes one batch at a time
         self._tokenizer: Any = self._llm.get_tokenizer()
-        bos = self._tokenizer.bos_token_id
-        adds_bos = bos is not None and self._tokenizer("a").input_ids[:1] == [bos]
-        self._encoder = SpanEncoder(self._tokenizer.backend_tokenizer, bos_id=bos if adds_bos else None)
+        self._encoder = SpanEncoder.of(self._tokenizer)
         self.context_tokens: int = self._llm.model_config.max_model_len
 
     def generate(
@@ -114,7 +112,7 @@ class VllmEngine:
             **random,
         }
         generations = []
-        encoded = [self._encode(prompt, max_new_tokens) for prompt in prompts]
+        encoded = [self._encoder.encode_to_fit(prompt, max_new_tokens, self.context_tokens) for prompt in prompts]
         for number, output in enumerate(self._run(encoded, [options] * len(encoded))):
             watcher = SlotWatcher(prompts[number], firsts, self._encoder.decode)
             ids = list(output.token_ids)
@@ -132,7 +130,7 @@ class VllmEngine:
 
     def score(self, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.score`."""
-        encoded = [self._encode(prompt, 1) for prompt in prompts]
+        encoded = [self._encoder.encode_to_fit(prompt, 1, self.context_tokens) for prompt in prompts]
 
         def read(points: list[tuple[int, tuple[int, ...]]]) -> list[dict[int, float]]:
             queries, options = [], []
@@ -156,24 +154,12 @@ class VllmEngine:
 
     def chat_template(self, messages: list[dict[str, str]]) -> str:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.chat_template`."""
-        if not self._tokenizer.chat_template:
-            raise EngineError("the model's tokenizer has no chat template; set chat to false in moderation.json")
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(text)
+        return apply_chat_template(self._tokenizer, messages)
 
     def close(self) -> None:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.close`."""
         with self._lock:
             self._llm = None
-
-    def _encode(self, prompt: Prompt, max_new_tokens: int) -> list[int]:
-        ids = self._encoder.encode(prompt)
-        if len(ids) + max_new_tokens > self.context_tokens:
-            raise EngineError(
-                f"the prompt has {len(ids)} tokens; with {max_new_tokens} to write that is more than the model's "
-                f"{self.context_tokens}"
-            )
-        return ids
 
     def _run(self, queries: Sequence[list[int]], options: Sequence[Mapping[str, Any]]) -> list[Any]:
         """What is written after each query, with the log-probabilities of exactly the tokens that were asked for."""

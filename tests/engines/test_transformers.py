@@ -66,7 +66,7 @@ def test_the_prompt_stands_in_the_bases_chat_template(engine: TransformersEngine
     )
     assert prompt.text.startswith("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a classifier")
     assert prompt.text.endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
-    ids = engine._encode(prompt, 0)
+    ids = engine._encoder.encode_to_fit(prompt, 0, engine.context_tokens)
     control = {token: engine._tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
     assert ids.count(control["<|begin_of_text|>"]) == 1
     assert ids.count(control["<|eot_id|>"]) == 2  # the frame's two; the user's own is plain text
@@ -76,7 +76,7 @@ def test_scores_are_the_reference_models(engine: TransformersEngine, tiny_base: 
     model = reference(tiny_base, tiny_adapter)
     words = ["harmful", "unharmful"]
     for prompt, reading in zip(PROMPTS, engine.score(PROMPTS, [words, words]), strict=True):
-        ids = engine._encode(prompt, 0)
+        ids = engine._encoder.encode_to_fit(prompt, 0, engine.context_tokens)
         with torch.inference_mode():
             logits = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
         # " harmful" and " unharmful" may share their first token here; compare where they part.
@@ -91,7 +91,7 @@ def test_scores_are_the_reference_models(engine: TransformersEngine, tiny_base: 
 def test_greedy_text_is_the_reference_models(engine: TransformersEngine, tiny_base: Path, tiny_adapter: Path) -> None:
     model = reference(tiny_base, tiny_adapter)
     for prompt, generation in zip(PROMPTS, engine.generate(PROMPTS, max_new_tokens=12), strict=True):
-        ids = torch.tensor([engine._encode(prompt, 0)])
+        ids = torch.tensor([engine._encoder.encode_to_fit(prompt, 0, engine.context_tokens)])
         with torch.inference_mode():
             written = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
