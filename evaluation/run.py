@@ -259,8 +259,9 @@ def finished(folder: RunFolder, names: Sequence[str]) -> list[str]:
 def identify(guard: Moderator, mode: str, limit: int | None, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same in every start of a run."""
     return {
-        # A model's weights are the model, wherever they lie.
+        # A model's weights are the model, wherever they lie; its moderation.json says how its scores are read.
         "model": guard.model.sha256 or guard.model.name,
+        "moderation.json": hashlib.sha256(guard.model.spec.to_json().encode()).hexdigest()[:12],
         "engine": guard.model.engine.name,
         "mode": mode,
         "sample": {"limit": limit, "seed": seed} if limit else None,

@@ -6,7 +6,7 @@
     RUN/results.json                           the metrics of every finished benchmark
 
 A line is whole when it ends in a line break. After a kill the last line may be cut off; it is dropped on the next
-start, and its item is judged again.
+start, and its item is judged again. So is an item that was not judged because its engine call failed.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class RunFolder:
         return self.path / "predictions" / f"{benchmark}.{self.mode}.jsonl"
 
     def read(self, benchmark: str, items: Sequence[Item]) -> dict[str, Prediction]:
-        """The predictions so far, by id. Drops a last line that was cut off.
+        """The predictions so far, by id. Drops a last line that was cut off, and items that were not judged.
 
         Raises:
             InputError: a line cannot be read, or belongs to an item that is not among these, or is now another.
@@ -150,15 +150,12 @@ class RunFolder:
         file = self.predictions_file(benchmark)
         if not file.exists():
             return {}
-        content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(file, whole)
+        *lines, cut_off = file.read_bytes().split(b"\n")
         digests = {item.id: item.digest for item in items}
         predictions: dict[str, Prediction] = {}
-        for number, line in enumerate(content[:whole].decode("utf-8").split("\n")[:-1], 1):
+        for number, line in enumerate(lines, 1):
             try:
-                prediction = read_prediction(line)
+                prediction = read_prediction(line.decode("utf-8"))
             except (ValueError, KeyError, TypeError) as exc:
                 raise InputError(f"{file}, line {number} is damaged ({exc}); remove the file to start over") from exc
             if digests.get(prediction.id) != prediction.digest:
@@ -168,7 +165,11 @@ class RunFolder:
             if prediction.id in predictions:
                 raise InputError(f"{file}, line {number}: the item {prediction.id} is there twice")
             predictions[prediction.id] = prediction
-        return predictions
+        judged = {name: prediction for name, prediction in predictions.items() if "error" not in prediction.result}
+        if cut_off or len(judged) < len(predictions):
+            kept = (line for line, name in zip(lines, predictions, strict=True) if name in judged)
+            _replace(file, b"".join(line + b"\n" for line in kept))
+        return judged
 
     def revision(self, data_set: str) -> str | None:
         """The commit that an earlier start of the run fetched of a data set on the Hub."""
@@ -228,7 +229,12 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Replaces a JSON file in one move, so that a kill leaves the old or the new one, whole."""
+    """Replaces a JSON file in one move."""
+    _replace(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Replaces a file in one move, so that a kill leaves the old or the new one, whole."""
     new = file.with_name(file.name + ".new")
-    new.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    new.write_bytes(content)
     os.replace(new, file)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,14 @@ def test_a_failing_engine_leaves_items_unjudged_and_is_shown(tmp_path: Path) -> 
         run.evaluate(by, [mini(count=6)], folder, mode=Mode.VERDICT, resamples=20, console=Console(file=out, width=200))
     assert "Mini: 1 items were not judged, the first because: out of order" in out.getvalue()
     assert json.loads((tmp_path / "results.json").read_text())["benchmarks"]["Mini"]["unjudged"] == 1
+
+
+def test_a_run_with_another_calibration_is_another_run() -> None:
+    by = guard()
+    other = Moderator.from_engine(by.model.engine, replace(by.model.spec, auto_bounds=(0.1, 0.9)))
+    identities = [run.identify(one, "verdict", None, 0, {}) for one in (by, guard(), other)]
+    assert identities[0] == identities[1]
+    assert {key for key in identities[0] if identities[0][key] != identities[2][key]} == {"moderation.json"}
 
 
 SLOW_RUN = """

@@ -70,6 +70,15 @@ def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
             assert file.read_bytes() == whole
 
 
+def test_an_item_that_was_not_judged_is_judged_again(tmp_path: Path) -> None:
+    failed = ModerationResult(flagged=True, request=None, error="the engine failed")
+    with open_run(tmp_path, IDENTITY) as folder:
+        folder.append("b", [predict(ITEMS[0]), Prediction.of(ITEMS[1], Task.REQUEST, failed), predict(ITEMS[2])])
+        assert list(folder.read("b", ITEMS)) == ["b/0", "b/2"]
+        folder.append("b", [predict(ITEMS[1])])
+        assert list(folder.read("b", ITEMS)) == ["b/0", "b/2", "b/1"]
+
+
 @pytest.mark.parametrize(
     ("identity", "message"),
     [
@@ -98,6 +107,7 @@ def test_another_process_is_kept_out(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", r"b\.verdict\.jsonl, line 2 is damaged"),
+        ("\x80", "line 2 is damaged"),
         ('{"id": "b/1"}', "line 2 is damaged"),
         (predict(ITEMS[0]).to_json(), "line 2: the item b/0 is there twice"),
         (predict(Item("b/1", Interaction("Other"), Label.HARMFUL)).to_json(), "line 2: the item b/1 is not the one in"),
@@ -107,8 +117,8 @@ def test_another_process_is_kept_out(tmp_path: Path) -> None:
 def test_strange_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     with open_run(tmp_path, IDENTITY) as folder:
         folder.append("b", [predict(ITEMS[0])])
-        with folder.predictions_file("b").open("a") as file:
-            file.write(line + "\n")
+        with folder.predictions_file("b").open("ab") as file:
+            file.write(line.encode("latin-1") + b"\n")
         with pytest.raises(InputError, match=message):
             folder.read("b", ITEMS)
 
