@@ -2,7 +2,7 @@
 
 Eleven files hold the 13 cells. Their authors released them in the repository ``yueliu1999/GuardReasoner`` on GitHub,
 folder ``data/benchmark``; put copies into the folder that is passed as ``--data-dir``. Where the Hub's original holds
-the same rows it can be loaded from there too, at a pinned commit.
+the same rows it can be loaded from there too, at a pinned commit. Borderline is this project's own, in ``own/``.
 
 Licences are the data sets' own. "Adversarial" follows the column of that name in table 3: whether the prompts include
 jailbreaks.
@@ -278,6 +278,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
                     drop=("prompt", "redacted"),
                 ),
             ),
+            table3=False,
+        ),
+        Benchmark(
+            "Borderline",
+            Task.REQUEST,
+            298,
+            "CC0-1.0",
+            adversarial=False,
+            hub=HubSource(""),
+            local=LocalFile("borderline.jsonl", Columns(group="style"), shipped=True),
             table3=False,
         ),
     )

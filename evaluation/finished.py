@@ -153,7 +153,7 @@ def find_texts(run: FinishedRun, data_dir: Path | None) -> dict[str, Interaction
 
     Args:
         run: whose items.
-        data_dir: folder of benchmark files; None for kept texts only.
+        data_dir: folder of benchmark files; None for kept texts and shipped benchmarks only.
 
     Items whose text is in neither place are absent from the result.
 
@@ -165,7 +165,7 @@ def find_texts(run: FinishedRun, data_dir: Path | None) -> dict[str, Interaction
         kept = {one.id: one.text for one in part.predictions if one.text}
         texts |= {id_: Interaction(str(text["prompt"]), text["response"]) for id_, text in kept.items()}
         benchmark = BENCHMARKS.get(part.name)
-        if len(kept) == len(part.predictions) or data_dir is None or benchmark is None:
+        if len(kept) == len(part.predictions) or benchmark is None:
             continue
         file = find_file(benchmark, data_dir)
         if file is not None:

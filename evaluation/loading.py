@@ -18,22 +18,27 @@ from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import LABELS, Label, Task
 from texts.release_rows import split_input
 
+OWN = Path(__file__).with_name("own")
+"""The folder of the benchmarks that this repository ships."""
+
 RELEASE = "yueliu1999/GuardReasoner on GitHub, data/benchmark at commit bb7e686dc0535884d6994de5f950a072772e7fe2"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of the data folder.
+    """A file of the data folder, or of this repository.
 
     Attributes:
         name: of the file.
         columns: which column holds what; None for the release's ``instruction, input, output`` rows.
         label: of a release's rows, the column of the label.
+        shipped: whether it lies in :data:`OWN`.
     """
 
     name: str
     columns: Columns | None = None
     label: str = "output"
+    shipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Benchmark:
         items: the published number of items.
         license: of the data set.
         adversarial: whether its prompts include jailbreaks.
-        hub: the original on the Hub.
+        hub: the original on the Hub; without an id where it is not there.
         local: its file in the data folder; None where it is loaded from the Hub only.
         table3: whether it is one of the 13 cells of arXiv 2501.18492, table 3.
     """
@@ -79,6 +84,11 @@ class Benchmark:
     hub: HubSource
     local: LocalFile | None = None
     table3: bool = True
+
+    @property
+    def shipped(self) -> bool:
+        """Whether its file comes with this repository."""
+        return self.local is not None and self.local.shipped
 
     @property
     def positive(self) -> Label:
@@ -112,12 +122,12 @@ class Loaded:
         )
 
 
-def find_file(benchmark: Benchmark, data_dir: Path) -> Path | None:
-    """The benchmark's file in a data folder, or in its subfolder ``benchmarks``; None when it is not there."""
+def find_file(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
+    """The benchmark's file in a data folder, in its subfolder ``benchmarks``, or shipped; None when it is not there."""
     if benchmark.local is None:
         return None
-    places = (data_dir / "benchmarks" / benchmark.local.name, data_dir / benchmark.local.name)
-    return next((file for file in places if file.is_file()), None)
+    folders = [OWN] if benchmark.shipped else [data_dir / "benchmarks", data_dir] if data_dir else []
+    return next((file for folder in folders if (file := folder / benchmark.local.name).is_file()), None)
 
 
 def load(benchmark: Benchmark, data_dir: Path | None = None, *, revision: str | None = None) -> Loaded:
@@ -131,7 +141,7 @@ def load(benchmark: Benchmark, data_dir: Path | None = None, *, revision: str | 
     Raises:
         InputError: it is in neither place, or a row cannot be read; the message names file, row and column.
     """
-    file = find_file(benchmark, data_dir) if data_dir else None
+    file = find_file(benchmark, data_dir)
     if file is None:
         return load_from_hub(benchmark, revision=revision)
     return load_file(benchmark, file)

@@ -4,6 +4,7 @@
     python -m evaluation.run --benchmarks XSTest,ToxicChat --limit 300 --seed 0 --mode think --out runs/think
     python -m evaluation.run --file mine.csv --task request --columns prompt=text,label=verdict \
         --labels harmful=bad,unharmful=ok --tune-threshold fpr=0.05 --out runs/mine
+    python -m evaluation.run --model zero-shot --data-dir DATA --out runs/zero-shot
     python -m evaluation.run --generations saved.jsonl --benchmarks XSTestResponseRefusal --out runs/saved
 
 Run the same command again to go on after a stop or a kill: no item is judged twice. More benchmarks may be added to a
@@ -32,6 +33,8 @@ from evaluation.runs import RunFolder, open_run, to_outcomes, write_json
 from evaluation.summary import Part, render_table, summarise
 from evaluation.thresholds import read_target, read_thresholds_file, tune, write_thresholds
 from evaluation.user_files import user_benchmark
+from evaluation.zero_shot import NAME as ZERO_SHOT
+from evaluation.zero_shot import prepare_zero_shot
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import Mode, Task
@@ -39,7 +42,7 @@ from guardreasoner_moderation.results import Mode, Task
 
 def main(
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],
-    model: Annotated[str, typer.Option(help="Short name, folder or repository id.")] = "embedded",
+    model: Annotated[str, typer.Option(help="Short name, folder, repository id, or zero-shot.")] = "embedded",
     benchmarks: Annotated[
         str, typer.Option(help="Names with commas between, or all that the data folder has.")
     ] = "all",
@@ -86,7 +89,7 @@ def main(
             settings["max_reasoning_tokens"] = max_reasoning_tokens
         asked = {"file": file and file.name, "base": base and Path(base).name, "quantization": quantization}
         guard = Moderator.from_pretrained(
-            model,
+            prepare_zero_shot() if model == ZERO_SHOT else model,
             base=base,
             quantization=quantization,  # type: ignore[arg-type]
             engine=engine,
@@ -227,7 +230,7 @@ def choose(names: str, data_dir: Path | None, console: Console) -> list[str]:
     if data_dir is None:
         raise InputError("--benchmarks all means all of a data folder; pass --data-dir, or name the benchmarks")
     there = [name for name, benchmark in BENCHMARKS.items() if find_file(benchmark, data_dir)]
-    if not there:
+    if all(BENCHMARKS[name].shipped for name in there):  # the wrong folder, most likely
         raise InputError(f"{data_dir} holds no benchmark file, neither there nor in its folder benchmarks")
     absent = ", ".join(name for name in BENCHMARKS if name not in there)
     if absent:

@@ -3,8 +3,8 @@
     python -m evaluation.tables README.md evaluation/results/README.md
 
 Between the lines ``<!-- results: FILE ... -->`` and ``<!-- end of results -->`` of a Markdown file stands the table of
-the results files that the first line names (paths from the repository's root). A test renders the committed pages
-again.
+the results files that the first line names (paths from the repository's root), beside the zero-shot baseline where
+``zero_shot.verdict.json`` was measured. A test renders the committed pages again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import typer
 
 from evaluation.metrics import Metric
 from evaluation.published import read_published
+from evaluation.zero_shot import FOLDER, MEANING
 from guardreasoner_moderation.results import Task
 
 ROOT = Path(__file__).parents[1]
 _SECTION = re.compile(r"(<!-- results: (?P<files>[^>]+?) -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
+ZERO_SHOT = ROOT / "evaluation" / "results" / "zero_shot.verdict.json"
 BESIDE = ("LLaMA Guard 3 8B", "GuardReasoner 1B")
 """Published models whose figures stand beside ours."""
 
 _COLUMNS = (Metric.ACCURACY, Metric.F1, Metric.RECALL, Metric.FALSE_POSITIVE_RATE, Metric.AUPRC)
 _HEADINGS = ("accuracy", "F1", "recall", "false alarms", "AUPRC")
+_BASELINE = {Metric.ACCURACY: "accuracy, zero-shot", Metric.F1: "F1, zero-shot"}
 
 
 def main(pages: Annotated[list[Path], typer.Argument(help="Markdown files with a results section.")]) -> None:
@@ -38,18 +41,20 @@ def main(pages: Annotated[list[Path], typer.Argument(help="Markdown files with a
 
 def rendered(text: str) -> str:
     """A page with its results sections rendered anew."""
+    zero_shot = json.loads(ZERO_SHOT.read_text(encoding="utf-8")) if ZERO_SHOT.exists() else None
 
     def section(match: re.Match[str]) -> str:
         runs = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in match["files"].split()]
-        return f"{match[1]}{table(runs)}{match[3]}"
+        return f"{match[1]}{table(runs, zero_shot)}{match[3]}"
 
     return _SECTION.sub(section, text)
 
 
-def table(runs: Sequence[Mapping[str, Any]]) -> str:
+def table(runs: Sequence[Mapping[str, Any]], zero_shot: Mapping[str, Any] | None = None) -> str:
     """Markdown of runs, as ``results.json`` holds them: a row for each benchmark and mode, averages, and conditions.
 
     An average is over the cells of arXiv 2501.18492, table 3, that the model was not trained on, weighted by items.
+    The zero-shot baseline, another such run, stands in two columns; its averages are over the same benchmarks.
     """
     published = read_published()["f1"]
     headings = [
@@ -59,6 +64,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         "n",
         *_HEADINGS,
         "unjudged",
+        *(_BASELINE.values() if zero_shot else ()),
         *(f"F1 of {name}, published" for name in BESIDE),
     ]
     lines = [f"| {' | '.join(headings)} |", "|---|---|---|" + "--:|" * (len(headings) - 3)]
@@ -68,14 +74,29 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         cells = [_cell(row["metrics"].get(metric)) for metric in _COLUMNS]
         others = [str(published[other].get(name, "-")) for other in BESIDE]
         mark = " (trained on)" if row["trained_on"] else ""
-        lines.append(_line(f"{name}{mark}", row["task"], mode, row["n"], *cells, row["unjudged"], *others))
+        cells += [row["unjudged"], *_baseline(zero_shot, [name]), *others]
+        lines.append(_line(f"{name}{mark}", row["task"], mode, row["n"], *cells))
     for task in Task:
         for run in runs:
             if (average := run["averages_unseen"].get(task)) and len(average["benchmarks"]) > 1:
                 cells = [_cell(average["metrics"].get(metric)) for metric in _COLUMNS]
                 name = f"average of {len(average['benchmarks'])} unseen"
-                lines.append(_line(name, task, run["mode"], average["n"], *cells, "", *("" for _ in BESIDE)))
-    return "\n".join([*lines, "", *_notes(runs)])
+                cells += ["", *_baseline(zero_shot, average["benchmarks"]), *("" for _ in BESIDE)]
+                lines.append(_line(name, task, run["mode"], average["n"], *cells))
+    return "\n".join([*lines, "", *_notes([*runs, zero_shot] if zero_shot else runs)])
+
+
+def _baseline(zero_shot: Mapping[str, Any] | None, names: Sequence[str]) -> list[str]:
+    """The zero-shot figures of one benchmark, or of several their averages, weighted by items and without interval."""
+    if zero_shot is None:
+        return []
+    rows = [zero_shot["benchmarks"][name] for name in names if name in zero_shot["benchmarks"]]
+    if len(rows) < len(names):
+        return ["-"] * len(_BASELINE)
+    if len(rows) == 1:
+        return [_cell(rows[0]["metrics"].get(metric)) for metric in _BASELINE]
+    items = sum(row["n"] for row in rows)
+    return [f"{100 * sum(row['n'] * row['metrics'][metric][0] for row in rows) / items:.1f}" for metric in _BASELINE]
 
 
 def _line(*cells: object) -> str:
@@ -100,7 +121,8 @@ def _notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{model['engine']}, {run['scorer']} scorer, {run['hardware']}, {packages}."
         )
     intervals = " ".join(dict.fromkeys(f"Percent, [{run['intervals']}]." for run in runs))
-    return [f"{intervals} {' '.join(notes)}"]
+    about = f" {MEANING}" if any(run["model"]["name"] == FOLDER for run in runs) else ""
+    return [f"{intervals} {' '.join(notes)}{about}"]
 
 
 if __name__ == "__main__":

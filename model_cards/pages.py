@@ -2,21 +2,24 @@
 
     python -m model_cards.pages
 
-These are the card of each adapter that the package carries, with its plots, by the command in the card's last line; the
-pages with the papers' tables; and the figures of the demo. A test renders them and compares.
+These are the card of each adapter that the package carries, with its plots, by the command in the card's last line, and
+with the zero-shot baseline where that was measured; the pages with the papers' tables; and the figures of the demo. A
+test renders them and compares.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
+from evaluation.tables import ZERO_SHOT
 from guardreasoner_moderation.errors import ModerationError
 from model_cards import demo_figures, papers
 from model_cards.card import card_files, collect
 from model_cards.reading import ROOT, shown_path
-from model_cards.request import last_request
+from model_cards.request import Request, last_request
 
 CARDS = sorted((ROOT / "guardreasoner_moderation" / "adapters").glob("*/README.md"))
 WITH_TABLES = [
@@ -49,10 +52,18 @@ def render_pages() -> dict[Path, bytes]:
     """
     pages: dict[Path, bytes] = {}
     for card in CARDS:
-        pages |= card_files(collect(last_request(card.parent)), card)
+        pages |= card_files(collect(request_of(card)), card)
     for page in WITH_TABLES:
         pages[page] = papers.rendered(page.read_text(encoding="utf-8")).encode()
     return pages | {demo_figures.TARGET: demo_figures.render_figures().encode()}
+
+
+def request_of(card: Path) -> Request:
+    """What a committed card is asked for: what it was last, and the zero-shot baseline beside it where there is one."""
+    request = last_request(card.parent)
+    if ZERO_SHOT.exists() and ZERO_SHOT not in request.beside:
+        request = replace(request, beside=(*request.beside, ZERO_SHOT))
+    return request
 
 
 if __name__ == "__main__":

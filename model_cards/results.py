@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.finished import read_object
+from evaluation.zero_shot import FOLDER, MEANING
 from guardreasoner_moderation.errors import InputError
 from model_cards.reading import NOT_MEASURED, ROOT, shown_path
 
@@ -52,9 +53,10 @@ class Run:
     def note(self) -> str:
         """The sentence below a table."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        about = f" {MEANING}" if self.model == FOLDER else ""
         return (
             f"`{self.file}`: model `{self.model}`, weights {str(self.sha256)[:12]}, {self.mode} mode, engine "
-            f"{self.engine}, {self.scorer} scorer, [{self.intervals}], {self.hardware}, {packages}."
+            f"{self.engine}, {self.scorer} scorer, [{self.intervals}], {self.hardware}, {packages}.{about}"
         )
 
 

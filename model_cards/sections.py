@@ -14,7 +14,7 @@ from model_cards.results import Evidence, Row, read_published
 
 Cells = Sequence[Any]
 
-_BORDERLINE = ("XSTest", "ORBench")  # benchmarks of requests that only look harmful
+_BORDERLINE = ("Borderline", "XSTest", "ORBench")  # benchmarks of requests that only look harmful
 _ADAPTER_KEYS = ("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules")
 _CHECK_TITLES = {
     "follows": "verdict follows from the last steps",

@@ -120,7 +120,7 @@ def test_the_public_files_have_their_published_sizes() -> None:
     total = 0
     for one in BENCHMARKS.values():
         file = find_file(one, data)
-        if file is not None:
+        if file is not None and not one.shipped:
             loaded = load_file(one, file)
             total += len(loaded.items)
             notes[one.name] = loaded.size_note

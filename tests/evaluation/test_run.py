@@ -251,7 +251,8 @@ def test_command_takes_all_files_of_a_folder(tmp_path: Path, command: Callable[.
         result = command(*words, "--benchmarks", benchmarks)
         assert result.exit_code == 0, result.output
         results = json.loads((tmp_path / "run" / "results.json").read_text())
-        assert set(results["benchmarks"]) == {"HarmBenchPrompt", "SimpleSafetyTests"}
+        shipped = {"Borderline"} if benchmarks == "all" else set()
+        assert set(results["benchmarks"]) == {"HarmBenchPrompt", "SimpleSafetyTests"} | shipped
         assert results["benchmarks"]["SimpleSafetyTests"]["metrics"]["recall"][0] == 1
     assert "note: SimpleSafetyTests has 3 items in 0_0_SimpleSafetyTests.json, 100 were published" in result.output
     assert "name them to load them from the Hub: ToxicChat" in result.output

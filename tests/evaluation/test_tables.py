@@ -58,6 +58,34 @@ def test_the_notes_name_model_scorer_versions_and_hardware() -> None:
         assert part in table([RUN])
 
 
+ZERO = {
+    **RUN,
+    "model": {"name": "smollm2-135m-zero-shot", "sha256": "fedcba9876543210", "engine": "ctranslate2"},
+    "benchmarks": {
+        "ToxicChat": {"n": 300, "metrics": {"accuracy": [0.3, 0.2, 0.4], "f1": [0.2, 0.1, 0.3]}},
+        "OpenAIModeration": {"n": 100, "metrics": {"accuracy": [0.7, 0.6, 0.8], "f1": [0.6, 0.5, 0.7]}},
+    },
+}
+
+
+def test_the_zero_shot_baseline_stands_beside_each_benchmark_and_the_average_of_the_same() -> None:
+    lines = table([RUN], ZERO).splitlines()
+    assert "| unjudged | accuracy, zero-shot | F1, zero-shot | F1 of LLaMA Guard 3 8B, published |" in lines[0]
+    (row,) = [line for line in lines if line.startswith("| ToxicChat ")]
+    assert row.endswith("| 0 | 30.0 [20.0, 40.0] | 20.0 [10.0, 30.0] | 53.12 | 72.43 |")
+    (other,) = [line for line in lines if line.startswith("| Own ")]
+    assert other.endswith("| 0 | - | - | - | - |")
+    (average,) = [line for line in lines if line.startswith("| average")]
+    assert average.endswith("|  | 40.0 | 30.0 |  |  |")
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert "fedcba987654" in lines[-1]
+    assert "the likelier label wins (threshold 0.5)" in lines[-1]
+
+
+def test_without_a_baseline_there_are_no_empty_columns() -> None:
+    assert "zero-shot" not in table([RUN])
+
+
 @pytest.mark.parametrize("page", ["README.md", "evaluation/results/README.md"])
 def test_committed_pages_are_rendered_from_the_committed_results(page: str) -> None:
     text = Path(ROOT, page).read_text(encoding="utf-8")

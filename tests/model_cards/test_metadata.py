@@ -36,7 +36,7 @@ def card_of(tmp_path: Path, rows: list[Row]) -> str:
 
 def test_every_benchmark_has_its_home_on_the_hub() -> None:
     assert {name: home.dataset for name, home in hub_benchmarks().items()} == {
-        name: benchmark.hub.id for name, benchmark in BENCHMARKS.items()
+        name: benchmark.hub.id for name, benchmark in BENCHMARKS.items() if not benchmark.shipped
     }
 
 

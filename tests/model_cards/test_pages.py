@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from example_cards import ROOT
+from example_cards import EMBEDDED, ROOT, results, write
 
 from model_cards import pages
+from model_cards.card import collect
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,22 @@ def test_cards_tables_and_the_demos_figures_are_among_them(rendered: dict[Path, 
         f"{package}/adapters/smollm2-135m/README.md",
         f"{package}/demo/figures.json",
     }
+
+
+def test_the_zero_shot_baseline_stands_in_the_cards_table_once_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = EMBEDDED / "README.md"
+    monkeypatch.setattr(pages, "ZERO_SHOT", tmp_path / "zero_shot.verdict.json")
+    before = pages.request_of(card)
+    measured = results("f" * 64, benchmarks={"ToxicChat": {"task": "request"}})
+    measured["model"]["name"] = "smollm2-135m-zero-shot"
+    write(tmp_path / "zero_shot.verdict.json", measured)
+    after = pages.request_of(card)
+    assert after.beside == (*before.beside, tmp_path / "zero_shot.verdict.json")
+    shown = collect(after)
+    assert "ToxicChat, model smollm2-135m-zero-shot" in [row[0] for row in shown.results]
+    assert "threshold 0.5" in shown.notes[-1]
 
 
 def test_the_command_writes_what_changed_and_says_so(
