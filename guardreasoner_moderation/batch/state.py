@@ -152,13 +152,12 @@ class JobFiles:
 
     def publish(self, job: Mapping[str, Any], summary: Summary) -> None:
         """Makes the written output the job's output, in one step, and records what it is."""
-        digest = file_sha256(self.output)
-        os.replace(self.output, self.target)
-        flush_to_disk(self.target.parent)
-        record = {"job": job, "output_sha256": digest, **summary.counts()}
+        record = {"job": job, "output_sha256": file_sha256(self.output), **summary.counts()}
         draft = self.folder / "record"
         draft.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         flush_to_disk(draft)
+        os.replace(self.output, self.target)  # from here on no room on the disk is needed
+        flush_to_disk(self.target.parent)
         os.replace(draft, self.record)
         flush_to_disk(self.target.parent)
 
