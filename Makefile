@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo test lint types pages
+.PHONY: demo test lint types pages reliability
 
 # The package as a user installs it, in an environment of its own, on three interactions.
 demo: .venv-demo/installed
@@ -17,9 +17,13 @@ lint: .venv/installed
 types: .venv/installed
 	.venv/$(BIN)/mypy
 
-# Everything committed that is rendered from results files: decision, tables, cards, plots, the demo's figures.
+# Everything committed that is rendered from results files: decision, tables, cards, plots, the demo's figures, trials.
 pages: .venv/installed
 	PYTHON=.venv/$(BIN)/python scripts/render_pages.sh
+
+# All trials of hostile input and failure, for a quiet machine: hours.
+reliability: .venv/installed
+	PYTHON=.venv/$(BIN)/python scripts/reliability.sh
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

@@ -163,7 +163,11 @@ def serve(
 
 @app.command()
 def batch(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="JSONL, CSV or Parquet file; JSONL and CSV also .gz.")],
+    source: Annotated[
+        Path,
+        # Typer would answer a file that may not be read with its usage text.
+        typer.Argument(metavar="IN", readable=False, help="JSONL, CSV or Parquet file; JSONL and CSV also .gz."),
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, in any of these formats.")],
     prompt_column: Annotated[str | None, typer.Option(help="Column of what users wrote; default: prompt.")] = None,
     response_column: Annotated[

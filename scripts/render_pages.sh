@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders everything committed that is made of results files anew: the decision on the embedded adapter, the results
-# tables, the cards with their plots, the pages with the papers' tables, the demo's figures.
+# tables, the cards with their plots, the pages with the papers' tables, the demo's figures, docs/reliability.md.
 #
 #     scripts/render_pages.sh            or: make pages
 #     scripts/render_pages.sh RUN        takes a new embedded adapter and its results into the checkout first
@@ -38,3 +38,4 @@ fi
 "$PYTHON" -m evaluation.decide "$RESULTS/embedded.verdict.json" -o "$ADAPTER/decision.json" || [ $? -ne 2 ]
 "$PYTHON" -m evaluation.tables README.md "$RESULTS/README.md"
 "$PYTHON" -m model_cards.pages
+"$PYTHON" -m reliability.pages

@@ -68,14 +68,14 @@ def judge_file(
             already; or work on it was begun with other settings.
         MissingDependencyError: Parquet needs pyarrow.
         EngineError: the runner failed as a whole.
-        ModerationError: the disk is full, or files cannot be written.
+        ModerationError: the disk is full, files cannot be written, or were removed while the job was running.
     """
     how = HowToJudge(mode, thresholds, max_reasoning_tokens)
-    _check(Path(source), Path(target), how, prefix, window_size)
-    files = JobFiles(Path(target).resolve())
-    if not overwrite and files.target.exists() and not files.record.exists() and not files.journal.exists():
-        raise InputError(_TAKEN.format(files.target))
     with _storing(Path(target)):
+        _check(Path(source), Path(target), how, prefix, window_size)
+        files = JobFiles(Path(target).resolve())
+        if not overwrite and files.target.exists() and not files.record.exists() and not files.journal.exists():
+            raise InputError(_TAKEN.format(files.target))
         runner = LocalRunner(guard) if isinstance(guard, Moderator) else guard
         job = _Job.of(Path(source), Path(target), runner, columns or Columns(), how, prefix, window_size, on_progress)
         with job.files.locked():
@@ -226,22 +226,26 @@ class _Job:
         self._report(journal, before)
         if before < self.found.rows:
             for judged in self.runner.run(replace(rows, done=journal.done.copy()), self.how):
+                self._refuse_changed_input()  # else the journal would hold results of other texts than it says
                 journal.append(judged)
                 fresh += sum(result is not None for _, result in judged)
                 self._report(journal, before)
+        self._refuse_changed_input()
         summary = self._write(journal, rows)
+        self._refuse_changed_input()
+        journal.refuse_removed()
         summary = replace(summary, judged=fresh, seconds=time.monotonic() - self.started)
         self.files.publish(self.facts, summary)
         journal.remove()
         return summary
 
     def _write(self, journal: Journal, rows: PendingRows) -> Summary:
-        """Puts the input and the results together."""
-        if _stamp(rows.source) != self.stamp:
-            raise InputError(
-                f"{rows.source} has changed while it was judged; delete {self.files.folder} and run the command again"
-            )
-        flagged = unjudged = 0
+        """Puts the input and the results together.
+
+        Raises:
+            ModerationError: there are not as many of the one as of the other, so somebody has changed one of them.
+        """
+        written = flagged = unjudged = 0
         categories: Counter[str] = Counter()
         earlier = iter(()) if rows.earlier is None else read_rows(rows.earlier[0], self.added.kinds)
         # From Parquet to Parquet the columns are copied as they are, and their values are not needed here.
@@ -254,7 +258,8 @@ class _Job:
             columns=self.found.columns,
             added=self.added.kinds,
         ) as write:
-            for row, result in zip(source, journal.results(), strict=True):
+            for row, result in zip(source, journal.results(), strict=False):
+                written += 1
                 old = next(earlier, None)
                 added = self.added.kept(old.values) if result is None and old else self.added.of(result or {})
                 flagged += self.added.flagged(added)
@@ -262,7 +267,18 @@ class _Job:
                 category = self.added.category(added)
                 categories.update([category] if category else [])
                 write(row.values, added)
+        if written != self.found.rows:
+            self._refuse_changed_input()
+            raise ModerationError(f"{self.files.folder} was changed while the job was running; run the command again")
         return Summary(self.files.target, self.found.rows, flagged, unjudged, dict(categories.most_common()))
+
+    def _refuse_changed_input(self) -> None:
+        """Ends the job where its input is not what it was at the start; an input that is gone is an ``OSError``."""
+        if _stamp(self.rows.source) != self.stamp:
+            raise InputError(
+                f"{self.rows.source} has changed while it was judged. Put it back as it was and run the command again, "
+                f"or delete {self.files.folder} to begin anew"
+            )
 
     def _report(self, journal: Journal, before: int) -> None:
         if self.on_progress is not None:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from guardreasoner_moderation.batch.writing import flush_to_disk
+from guardreasoner_moderation.errors import ModerationError
 
 Judged: TypeAlias = tuple[int, Mapping[str, Any] | None]
 """The number of a row and its result; None where the result of an earlier run stays."""
@@ -80,7 +81,12 @@ class Journal:
         self._flushed = time.monotonic()
 
     def append(self, judged: Iterable[Judged]) -> None:
-        """Adds rows, none of which is done. They survive the end of this process from here on."""
+        """Adds rows, none of which is done. They survive the end of this process from here on.
+
+        Raises:
+            ModerationError: see :meth:`refuse_removed`.
+        """
+        self.refuse_removed()
         lines = []
         for number, result in judged:
             lines.append(_line([number, result]))
@@ -88,6 +94,24 @@ class Journal:
         self._write(b"".join(lines))
         if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
             self._flush()
+
+    def refuse_removed(self) -> None:
+        """Checks that the file is where it was opened.
+
+        Raises:
+            ModerationError: somebody has removed it, or put another in its place.
+        """
+        if os.name == "nt":  # Windows removes no open files
+            return
+        try:
+            there = os.path.samestat(os.stat(self._file), os.fstat(self._stream.fileno()))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise ModerationError(
+                f"{self._file} was removed while the job was running, and with it what had been judged; "
+                "run the command again to begin anew"
+            )
 
     def results(self) -> Iterator[Mapping[str, Any] | None]:
         """The results in the order of their rows, when all are done."""

@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from guardreasoner_moderation.batch.writing import flush_to_disk
 from guardreasoner_moderation.errors import InputError
+
+_ATTEMPTS = 100  # to take a lock that a process takes away as it finishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class JobFiles:
         self.journal = self.folder / "journal.jsonl"
         self.retry = self.folder / "retry.jsonl"
         self.output = self.folder / "output"
+        self._lock = self.folder / "lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,31 +118,46 @@ class JobFiles:
         Raises:
             InputError: a process is at work on it.
         """
-        self.folder.mkdir(exist_ok=True)
-        lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as exc:
-            raise InputError(f"another process is at work on {self.target}") from exc
+        lock, held = self._acquire()
         try:
             yield
         finally:
-            lock.release()
-            if not self.journal.exists() and not self.retry.exists():
-                with suppress(OSError):  # another process has taken the lock since
+            with suppress(OSError):
+                # Before the release, as the folder may be another process's after it.
+                ours = os.path.samestat(held, self._lock.stat())
+                if ours and not self.journal.exists() and not self.retry.exists():
                     self.output.unlink(missing_ok=True)
-                    (self.folder / "lock").unlink(missing_ok=True)
-                    self.folder.rmdir()
+                    self._lock.unlink()
+            lock.release()
+            with suppress(OSError):  # there is a journal, or another process has begun
+                self.folder.rmdir()
+
+    def _acquire(self) -> tuple[BaseFileLock, os.stat_result]:
+        """Takes the lock, and makes sure that its file was not removed meanwhile by a process that had it before."""
+        lock = FileLock(self._lock)
+        for _ in range(_ATTEMPTS):
+            self.folder.mkdir(exist_ok=True)
+            try:
+                self._lock.touch()
+                there = self._lock.stat()
+                lock.acquire(timeout=0)
+                if os.path.samestat(there, self._lock.stat()):
+                    return lock, there
+            except FileNotFoundError:
+                pass
+            except Timeout:
+                break
+            lock.release()
+        raise InputError(f"another process is at work on {self.target}")
 
     def publish(self, job: Mapping[str, Any], summary: Summary) -> None:
         """Makes the written output the job's output, in one step, and records what it is."""
-        digest = file_sha256(self.output)
-        os.replace(self.output, self.target)
-        flush_to_disk(self.target.parent)
-        record = {"job": job, "output_sha256": digest, **summary.counts()}
+        record = {"job": job, "output_sha256": file_sha256(self.output), **summary.counts()}
         draft = self.folder / "record"
         draft.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         flush_to_disk(draft)
+        os.replace(self.output, self.target)  # from here on no room on the disk is needed
+        flush_to_disk(self.target.parent)
         os.replace(draft, self.record)
         flush_to_disk(self.target.parent)
 
