@@ -264,7 +264,7 @@ def _read_template(folder: Path) -> Any:
         from transformers import AutoTokenizer
     except ImportError as exc:
         raise MissingDependencyError("the chat template of a tokenizer", "transformers") from exc
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     if not tokenizer.chat_template:
         raise EngineError(f"the tokenizer in {folder} has no chat template; set chat to false in moderation.json")
     return lambda messages: tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
