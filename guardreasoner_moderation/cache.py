@@ -169,7 +169,7 @@ def _is_whole(entry: Path) -> bool:
     """Whether the files of an entry are those that its manifest names."""
     try:
         hashes = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
-        return hashes == {name: known_sha256(entry / name) for name in _files_below(entry)}
+        return bool(hashes == {name: known_sha256(entry / name) for name in _files_below(entry)})
     except (OSError, ValueError, RecursionError):  # missing or damaged
         return False
 

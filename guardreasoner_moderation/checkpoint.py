@@ -211,7 +211,7 @@ def _lora_pairs(
             raise IncompatibleModelError(
                 f"{adapter} holds {shown(name)}, which is no part of a plain LoRA; use engine='transformers'"
             )
-        if half == halves[1] and name.replace(*reversed(halves)) in deltas:
+        if half == halves[1] and name.replace(halves[1], halves[0]) in deltas:
             continue  # with its partner
         pair = [deltas.get(f"{prefix}{module}.{one}.weight") for one in halves]
         down, up = (None if array is None else array.astype(np.float32) for array in pair)
