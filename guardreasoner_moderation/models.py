@@ -263,6 +263,8 @@ def converted_folder(digest: str, *, base: str, quantization: str | None = "int8
 
 def find_model(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     """A model's folder, as :func:`find_folder` finds it, or its GGUF file."""
+    if not isinstance(id_or_path, (str, os.PathLike)):
+        raise InputError(f"a model is named by a text or a path, found {shown(id_or_path)}")
     path = Path(id_or_path)
     if path.suffix.lower() == ".gguf":
         if os.path.isfile(os.path.expanduser(path)):
