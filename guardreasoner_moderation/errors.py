@@ -89,11 +89,12 @@ def shown(value: object) -> str:
     ``repr`` itself can fail (whole numbers of more than 4,300 digits), or never end (YAML whose aliases multiply).
     """
     writer = reprlib.Repr()
-    writer.maxlevel, writer.maxstring, writer.maxother = 2, _LONGEST_WORD, _LONGEST_WORD
+    writer.maxlevel, writer.maxlist, writer.maxstring, writer.maxother = 2, 4, _LONGEST_WORD, _LONGEST_WORD
     try:
-        return writer.repr(value)
+        text = writer.repr(value)
     except (ValueError, RecursionError, MemoryError):
         return f"a value of type {type(value).__name__} that is too large to show"
+    return text if len(text) <= 2 * _LONGEST_WORD else f"{text[: 2 * _LONGEST_WORD]}..."
 
 
 def brief(text: str) -> str:
