@@ -3,13 +3,21 @@
 <cache>/smollm2-135m-b179c9523d0e/    a complete entry: entries are renamed into place when they are done
 <cache>/.smollm2-135m-b179c9523d0e~*  one being built, or left by a process that died; the next build removes it
 <cache>/.smollm2-135m-b179c9523d0e.lock
-<cache>/.verified/                    what a file's SHA-256 was, at which size and modification time
+<cache>/.verified/                    what a file's SHA-256 was, and by what it would show that it was changed
+<entry>/manifest.json                 SHA-256 of every file of an entry that was made here; not of what has a known one
+
+Nothing here is trusted for lying here: a base model must have the hash that the source names, all else the hashes that
+it had when it was built. A file is not read again for that as long as its size, its times of modification and of change
+(which no program can set), its inode and its device are what they were. What this does not notice is a disk that
+returns other bytes than were written, and somebody who may write to this folder and rewrites the notes as well;
+:func:`forget_hashes` makes the next look read everything.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +29,7 @@ from pathlib import Path
 
 from guardreasoner_moderation.errors import InputError, WeightsError
 
+_MANIFEST = "manifest.json"
 _LOCK_NOTICE_SECONDS = 2.0
 
 
@@ -53,7 +62,7 @@ def cached_entry(
     key: str,
     build: Callable[[Path], None],
     *,
-    valid: Callable[[Path], bool] = Path.is_dir,
+    valid: Callable[[Path], bool] | None = None,
     needed: int | None = None,
 ) -> Path:
     """The folder ``cache_dir() / key``, built first where it is missing; by one process at a time.
@@ -61,7 +70,8 @@ def cached_entry(
     Args:
         key: the folder's name: letters, digits, ``_``, ``-`` and dots.
         build: fills the empty folder it is given, which is renamed to ``key`` when it returns.
-        valid: whether an entry that is there can be used; one that cannot is removed and built anew.
+        valid: whether an entry that is there can be used; one that cannot is removed and built anew. When left out,
+            an entry is given a manifest, and can be used as long as its files are those that were built.
         needed: bytes that building takes on disk, to be named when they are not there.
 
     Raises:
@@ -73,12 +83,13 @@ def cached_entry(
         raise InputError(f"{key!r} cannot name a cache entry; use letters, digits, '_', '-' and dots")
     root = cache_dir()
     entry = root / key
+    usable = valid or _is_whole
     with _storing_in(root, needed):
-        if valid(entry):
+        if usable(entry):
             return entry
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".{key}.lock", entry):
-            if valid(entry):
+            if usable(entry):
                 return entry
             if entry.exists():  # renamed first, so that no half-removed entry is ever there to be trusted
                 entry.replace(root / f".{key}~invalid-{uuid.uuid4().hex[:8]}")
@@ -88,29 +99,37 @@ def cached_entry(
             staging.mkdir()
             try:
                 build(staging)
+                hashes = _write_manifest(staging) if valid is None else {}
                 for path in (*staging.rglob("*"), staging):
                     _flush(path)
                 staging.replace(entry)
                 _flush(root)
+                for name, digest in hashes.items():
+                    _remember(entry / name, digest)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return entry
 
 
 def known_sha256(path: Path) -> str:
-    """A file's SHA-256, remembered for as long as its size and modification time stay: reading 100 MB takes 0.2 s."""
-    status = path.stat()
-    seen = f"{status.st_size} {status.st_mtime_ns}"
-    stamp = cache_dir() / ".verified" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+    """A file's SHA-256, remembered for as long as nothing shows that the file was changed.
+
+    Reading 100 MB takes 0.1 to 0.3 s, which is as long as loading the embedded model.
+    """
+    seen = _traits(path)
     with suppress(OSError, ValueError):  # none, or one cut short: then it does not match
-        known, _, when = stamp.read_text(encoding="ascii").partition(" ")
-        if when == seen:
+        known, _, then = _note_of(path).read_text(encoding="ascii").partition(" ")
+        if then == seen:
             return known
     digest = read_sha256(path)
-    with suppress(OSError):  # a cache that cannot be written only costs the time to read the file again
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(f"{digest} {seen}", encoding="ascii")
+    if _traits(path) == seen:  # else it was changed while it was read
+        _remember(path, digest)
     return digest
+
+
+def forget_hashes() -> None:
+    """Makes :func:`known_sha256` read every file again."""
+    shutil.rmtree(cache_dir() / ".verified", ignore_errors=True)
 
 
 def read_sha256(path: Path) -> str:
@@ -120,6 +139,45 @@ def read_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _remember(path: Path, digest: str) -> None:
+    note = _note_of(path)
+    with suppress(OSError):  # a cache that cannot be written only costs the time to read the file again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{digest} {_traits(path)}", encoding="ascii")
+
+
+def _note_of(path: Path) -> Path:
+    return cache_dir() / ".verified" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+
+
+def _traits(path: Path) -> str:
+    """By what it shows that a file was changed or replaced."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_dev}"
+
+
+def _write_manifest(folder: Path) -> dict[str, str]:
+    """Writes the SHA-256 of each file of a folder, by its path there, into the folder; returns them too."""
+    hashes = {name: read_sha256(folder / name) for name in _files_below(folder)}
+    (folder / _MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    return hashes
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether the files of an entry are those that its manifest names."""
+    try:
+        hashes = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+        return bool(hashes == {name: known_sha256(entry / name) for name in _files_below(entry)})
+    except (OSError, ValueError, RecursionError):  # missing or damaged
+        return False
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Paths of all files but the manifest."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in files if path != folder / _MANIFEST)
 
 
 def tell(line: str) -> None:

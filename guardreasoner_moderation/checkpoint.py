@@ -6,7 +6,7 @@ where Hugging Face uses two halves; :func:`_unpermute` undoes what llama.cpp's c
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner_moderation.errors import IncompatibleModelError
+from guardreasoner_moderation import strict_json
+from guardreasoner_moderation.checks import finite_number, whole_number
+from guardreasoner_moderation.errors import IncompatibleModelError, InputError, brief, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,9 +73,9 @@ def read_gguf(path: Path) -> Checkpoint:
 
     try:
         reader = GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OSError) as exc:
-        raise IncompatibleModelError(f"{path} is not a readable GGUF file: {exc}") from exc
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as exc:
+        raise IncompatibleModelError(f"{path} is not a readable GGUF file: {brief(str(exc))}") from exc
     architecture = fields.get("general.architecture")
     if architecture != "llama" or fields.get("tokenizer.ggml.pre") != "smollm":
         raise IncompatibleModelError(
@@ -103,6 +105,11 @@ def read_gguf(path: Path) -> Checkpoint:
     if "lm_head.weight" in tensors:
         raise IncompatibleModelError(f"{path} has an output projection of its own; only tied embeddings are read")
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    rows = len(tensors["model.embed_tokens.weight"])
+    if not len(tokens) == shape.vocabulary == rows:
+        raise IncompatibleModelError(
+            f"{path} has {len(tokens)} tokens, {rows} embeddings and speaks of {shape.vocabulary} tokens: it is damaged"
+        )
     control = [
         token for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if kind == _CONTROL_TOKEN
     ]
@@ -152,32 +159,67 @@ def add_lora(checkpoint: Checkpoint, adapter: Path) -> None:
 
     config = read_json(adapter / "adapter_config.json")
     weights = adapter / "adapter_model.safetensors"
-    unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
+    unsupported = [
+        key
+        for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+        if config.get(key)
+    ]
     if config.get("peft_type") != "LORA" or unsupported:
-        what = f"with {unsupported[0]}" if unsupported else f"of type {config.get('peft_type')!r}"
+        what = f"with {unsupported[0]}" if unsupported else f"of type {shown(config.get('peft_type'))}"
         raise IncompatibleModelError(f"{adapter} is an adapter {what}; use engine='transformers' or a plain LoRA")
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    try:
+        rank = whole_number("r", config.get("r"))
+        alpha = finite_number("lora_alpha", config.get("lora_alpha"))
+    except InputError as exc:
+        raise IncompatibleModelError(f"{adapter / 'adapter_config.json'}: {exc}") from exc
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     try:
         deltas = load_file(weights)
-    except (SafetensorError, OSError) as exc:
-        raise IncompatibleModelError(f"{weights} cannot be read: {exc}") from exc
-    prefix, suffix = "base_model.model.", ".lora_A.weight"
-    for name in sorted(deltas):
-        if not name.endswith(suffix):
-            continue
-        target = name.removeprefix(prefix).removesuffix(suffix) + ".weight"
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:  # KeyError: a type that numpy lacks
+        raise IncompatibleModelError(f"{weights} cannot be read: {brief(str(exc))}") from exc
+    if not deltas:
+        raise IncompatibleModelError(f"{weights} holds no weights")
+    for target, down, up in _lora_pairs(deltas, adapter):
         if target not in checkpoint.tensors:
             raise IncompatibleModelError(f"{adapter} changes {target}, which the base model does not have")
-        down = deltas[name].astype(np.float32)
-        up = deltas[name.replace("lora_A", "lora_B")].astype(np.float32)
         base = checkpoint.tensors[target]
         if (up.shape[0], down.shape[1]) != base.shape:
             raise IncompatibleModelError(
                 f"{adapter} was trained for another base: {target} is {base.shape}, "
                 f"the adapter's change is {(up.shape[0], down.shape[1])}"
             )
+        if down.shape[0] != rank or up.shape[1] != rank:
+            raise IncompatibleModelError(
+                f"{adapter}: the change of {target} has the ranks {down.shape[0]} and {up.shape[1]}, its configuration "
+                f"says {rank}"
+            )
         base += scale * (up @ down)
+
+
+def _lora_pairs(
+    deltas: Mapping[str, NDArray[Any]], adapter: Path
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+    """For each weight that an adapter changes its name in the base, A (rank, in) and B (out, rank).
+
+    Raises:
+        IncompatibleModelError: a tensor is of another kind, lacks its partner, or holds what is no number.
+    """
+    prefix, halves = "base_model.model.", ("lora_A", "lora_B")
+    for name in sorted(deltas):
+        module, _, half = name.removeprefix(prefix).removesuffix(".weight").rpartition(".")
+        if not name.startswith(prefix) or not name.endswith(".weight") or half not in halves:
+            raise IncompatibleModelError(
+                f"{adapter} holds {shown(name)}, which is no part of a plain LoRA; use engine='transformers'"
+            )
+        if half == halves[1] and name.replace(halves[1], halves[0]) in deltas:
+            continue  # with its partner
+        pair = [deltas.get(f"{prefix}{module}.{one}.weight") for one in halves]
+        down, up = (None if array is None else array.astype(np.float32) for array in pair)
+        if down is None or up is None:
+            raise IncompatibleModelError(f"{adapter} holds one half of the change of {module} alone")
+        if down.ndim != 2 or up.ndim != 2 or not (np.isfinite(down).all() and np.isfinite(up).all()):
+            raise IncompatibleModelError(f"{adapter}: the change of {module} is no matrix of numbers")
+        yield f"{module}.weight", down, up
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -187,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
         IncompatibleModelError: the file is missing, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise IncompatibleModelError(f"{path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:

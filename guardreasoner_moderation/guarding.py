@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import ModerationResult, Task, TaskVerdict, Usage, Window
 from guardreasoner_moderation.windows import Tokenize
@@ -87,7 +87,7 @@ class GuardedResponse:
         if request.response is not None:
             raise InputError("the item has a response already; leave it out, the response is what the chunks bring")
         if every != "sentence" and (type(every) is not int or every < 1):
-            raise InputError(f"every must be 'sentence' or a whole number of at least 1, found {every!r}")
+            raise InputError(f"every must be 'sentence' or a whole number of at least 1, found {shown(every)}")
         self._request = request
         self._judge = judge
         self._every = every

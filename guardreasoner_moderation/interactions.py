@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.checks import encodable
+from guardreasoner_moderation.errors import InputError, nearest, shown
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant"}
 _ITEM_KEYS = ("prompt", "response", "system", "messages")
@@ -69,8 +70,11 @@ def from_messages(messages: Sequence[Message]) -> Interaction:
     messages are kept apart. When the last turn is the user's there is no response yet.
 
     Raises:
-        InputError: a role is unknown, a content is not text, or there is no user message before the last turn.
+        InputError: there is no list of messages, a role is unknown, a content is not text, or there is no user message
+            before the last turn.
     """
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes, bytearray)):
+        raise InputError(f"messages must be a list of chat messages, found {_kind(messages)}")
     system: list[str] = []
     turns: list[Turn] = []
     for number, message in enumerate(messages, 1):
@@ -89,9 +93,11 @@ def from_messages(messages: Sequence[Message]) -> Interaction:
 
 
 def _read_message(message: Message, number: int) -> tuple[str, str]:
+    if not isinstance(message, Mapping):
+        raise InputError(f"every chat message must be a dict with 'role' and 'content', found {_kind(message)}")
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise InputError(f"message {number} has the role {role!r}{nearest(str(role), _ROLES)}")
+        raise InputError(f"message {number} has the role {shown(role)}{nearest(role, _ROLES)}")
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, (str, bytes)):
         # OpenAI's content parts; a part that is not text cannot be judged by a text model, so it is an error.
@@ -107,14 +113,10 @@ def _read_message(message: Message, number: int) -> tuple[str, str]:
 def _from_mapping(item: Mapping[str, Any]) -> Interaction:
     unknown = [key for key in item if key not in _ITEM_KEYS]
     if unknown:
-        raise InputError(f"unknown key {unknown[0]!r} in an item{nearest(str(unknown[0]), _ITEM_KEYS)}")
+        raise InputError(f"unknown key {shown(unknown[0])} in an item{nearest(unknown[0], _ITEM_KEYS)}")
     if "messages" in item:
         if len(item) > 1:
             raise InputError("an item with 'messages' takes no other key")
-        if not isinstance(item["messages"], Sequence) or isinstance(item["messages"], (str, bytes)):
-            raise InputError(f"'messages' must be a list of chat messages, found {_kind(item['messages'])}")
-        if not all(isinstance(message, Mapping) for message in item["messages"]):
-            raise InputError("every chat message must be a dict with 'role' and 'content'")
         return from_messages(item["messages"])
     if "prompt" not in item:
         raise InputError("an item needs a 'prompt' (or 'messages')")
@@ -122,6 +124,12 @@ def _from_mapping(item: Mapping[str, Any]) -> Interaction:
 
 
 def _checked(interaction: Interaction) -> Interaction:
+    history: object = interaction.history
+    if not isinstance(history, (tuple, list)) or not all(isinstance(turn, Turn) for turn in history):
+        raise InputError("the history of an interaction must be a tuple of Turns")
+    for turn in interaction.history:
+        if turn.role not in ("user", "assistant"):
+            raise InputError(f"a turn of the history has the role {shown(turn.role)}; it must be 'user' or 'assistant'")
     texts: list[tuple[str, Any]] = [("prompt", interaction.prompt)]
     texts += [(f"history turn {number}", turn.text) for number, turn in enumerate(interaction.history, 1)]
     texts += [(name, value) for name in ("response", "system") if (value := getattr(interaction, name)) is not None]
@@ -129,21 +137,13 @@ def _checked(interaction: Interaction) -> Interaction:
         if not isinstance(text, str):
             raise InputError(f"the {name} must be text, found {_kind(text)}")
         # Tokenizers take UTF-8, and half a surrogate pair has no UTF-8 form.
-        if not _encodable(text):
+        if not encodable(text):
             raise InputError(f"the {name} holds a lone surrogate; decode the text with errors='replace' first")
     if not interaction.prompt.strip():
         raise InputError("the prompt is empty: there is nothing to judge")
     if interaction.response is not None and not interaction.response.strip():
         raise InputError("the response is empty; pass None when there is no response")
     return interaction
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(value: object) -> str:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from guardreasoner_moderation import weights
-from guardreasoner_moderation.cache import cache_dir, cached_entry
+from guardreasoner_moderation.cache import cache_dir, cached_entry, forget_hashes
 from guardreasoner_moderation.checkpoint import add_lora, read_gguf, read_json
+from guardreasoner_moderation.checks import known_word
 from guardreasoner_moderation.errors import (
     IncompatibleModelError,
     InputError,
     ModelNotFoundError,
     UnsafeModelError,
     nearest,
+    shown,
 )
 from guardreasoner_moderation.hub import fetch_repository
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Mode, Task
-from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, Calibration, read_thresholds
+from guardreasoner_moderation.spec_values import READERS
+from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, Calibration
 
 if TYPE_CHECKING:
     from guardreasoner_moderation.engines.base import Engine
@@ -37,7 +41,8 @@ EngineName = Literal["auto", "ctranslate2", "transformers", "llamacpp", "openai"
 Quantization = Literal["4bit", "8bit"]
 _ENGINES = ("auto", "ctranslate2", "transformers", "llamacpp", "openai", "vllm")
 _QUANTIZATIONS = ("4bit", "8bit")
-_KINDS: Mapping[str, type] = {"chat": bool, "policy": bool, "base": str, "window_tokens": int, "reasoning_tokens": int}
+_DTYPES = ("bfloat16", "float16", "float32")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".h5", ".msgpack")
 _FRAME_TOKENS = 1024  # instruction, headings and answers, with room to spare
 _ADAPTERS = Path(__file__).parent / "adapters"
 
@@ -52,6 +57,7 @@ class ModelSpec:
         policy: whether it was trained to read a policy in the prompt.
         categories: the category words that it writes; empty when it writes none.
         base: short name or id of the base model that the adapter belongs to; None for a merged model.
+        base_sha256: hash of that base's weights, as :func:`weights_sha256` takes it; None for any.
         calibration: Platt scaling for each mode and task.
         thresholds: default thresholds.
         window_tokens: the longest text that it judges at once, in tokens.
@@ -64,6 +70,7 @@ class ModelSpec:
     policy: bool = False
     categories: tuple[str, ...] = ()
     base: str | None = None
+    base_sha256: str | None = None
     calibration: Mapping[Mode, Mapping[Task, Calibration]] = field(default_factory=dict)
     thresholds: Mapping[Task, float] = field(default_factory=lambda: dict(DEFAULT_THRESHOLDS))
     window_tokens: int = 2048
@@ -92,41 +99,13 @@ def read_spec(file: Path) -> ModelSpec:
         IncompatibleModelError: an unknown key (with the nearest known one) or a value of a wrong kind.
     """
     content = read_json(file)
-    known = [entry.name for entry in dataclasses.fields(ModelSpec)]
     for key in content:
-        if key not in known:
-            raise IncompatibleModelError(f"{file}: unknown key {key!r}{nearest(key, known)}")
-    values = {key: value for key, value in content.items() if value is not None}
+        if key not in READERS:
+            raise IncompatibleModelError(f"{file}: unknown key {shown(key)}{nearest(key, READERS)}")
     try:
-        if "prompt_format" in values:
-            values["prompt_format"] = PromptFormat(values["prompt_format"])
-        if "categories" in values:
-            values["categories"] = tuple(str(word) for word in values["categories"])
-        if "thresholds" in values:
-            values["thresholds"] = read_thresholds(values["thresholds"], DEFAULT_THRESHOLDS)
-        if "auto_bounds" in values:
-            low, high = (float(bound) for bound in values["auto_bounds"])
-            values["auto_bounds"] = (low, high)
-        if "calibration" in values:
-            values["calibration"] = {
-                Mode(mode): {Task(task): _read_calibration(numbers) for task, numbers in tasks.items()}
-                for mode, tasks in values["calibration"].items()
-            }
-        for key, kind in _KINDS.items():
-            if type(values.get(key, kind())) is not kind:
-                raise ValueError(f"{key} must be of type {kind.__name__}, found {values[key]!r}")
-        if values.get("window_tokens", 1) < 1 or values.get("reasoning_tokens", 1) < 1:
-            raise ValueError("window_tokens and reasoning_tokens must be at least 1")
-        return ModelSpec(**values)
-    except (ValueError, TypeError, AttributeError) as exc:
+        return ModelSpec(**{key: READERS[key](key, value) for key, value in content.items() if value is not None})
+    except InputError as exc:
         raise IncompatibleModelError(f"{file}: {exc}") from exc
-
-
-def _read_calibration(numbers: Mapping[str, Any]) -> Calibration:
-    for key, value in numbers.items():
-        if type(value) not in (int, float):
-            raise ValueError(f"{key} of a calibration must be a number, found {value!r}")
-    return Calibration(**numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +150,11 @@ def load_model(
         WeightsError: the base weights could not be fetched.
         MissingDependencyError: the engine needs an extra that is not installed.
     """
-    if engine not in _ENGINES:
-        raise InputError(f"unknown engine {engine!r}{nearest(engine, _ENGINES)}")
-    if quantization is not None and quantization not in _QUANTIZATIONS:
-        raise InputError(f"unknown quantization {quantization!r}{nearest(str(quantization), _QUANTIZATIONS)}")
+    known_word("engine", engine, _ENGINES)
+    if quantization is not None:
+        known_word("quantization", quantization, _QUANTIZATIONS)
+    if dtype is not None:
+        known_word("dtype", dtype, _DTYPES)
     if engine == "openai" or (engine == "auto" and server is not None):
         local = {"base": base, "revision": revision, "quantization": quantization, "device": device, "dtype": dtype}
         return _served(str(id_or_path), spec, server, api_key, tokenizer, local)
@@ -196,7 +176,7 @@ def load_model(
         room = found.window_tokens + found.reasoning_tokens + _FRAME_TOKENS
         gguf = LlamaCppEngine(path, device=device, context_tokens=max(4096, room))
         return LoadedModel(str(id_or_path), gguf, found, sha256=digest)
-    base = base or found.base
+    base = fitting_base(path, found, base or found.base)
     light = is_converted(path) or (base is not None and str(base) in weights.BASES)
     if engine == "auto":
         plain = is_converted(path) or (quantization is None and device in (None, "cpu"))
@@ -283,11 +263,13 @@ def converted_folder(digest: str, *, base: str, quantization: str | None = "int8
 
 def find_model(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     """A model's folder, as :func:`find_folder` finds it, or its GGUF file."""
-    path = Path(id_or_path).expanduser()
+    if not isinstance(id_or_path, (str, os.PathLike)):
+        raise InputError(f"a model is named by a text or a path, found {shown(id_or_path)}")
+    path = Path(id_or_path)
     if path.suffix.lower() == ".gguf":
-        if path.is_file():
-            return path
-        raise ModelNotFoundError(f"there is no file {path}")
+        if os.path.isfile(os.path.expanduser(path)):
+            return path.expanduser()
+        raise ModelNotFoundError(f"there is no file {shown(str(path))}")
     return find_folder(id_or_path, revision=revision)
 
 
@@ -300,14 +282,19 @@ def find_folder(id_or_path: str | Path, *, revision: str | None = None) -> Path:
     name = str(id_or_path)
     if name in SHORT_NAMES:
         return _ADAPTERS / SHORT_NAMES[name]
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if name and os.path.isdir(path):  # of os.path, as Path's raise OSError for names that are too long
         return path
-    if path.is_file():
+    if os.path.isfile(path):
+        if path.suffix in _PICKLES:
+            raise UnsafeModelError(
+                f"{path} may be a pickle, which can run code when it is read. Pass a folder with safetensors, or GGUF"
+            )
         raise ModelNotFoundError(f"{path} is a file; pass the folder of a model")
     if isinstance(id_or_path, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelNotFoundError(
-            f"there is no model {name!r}: not a folder, not a repository id (owner/name){nearest(name, SHORT_NAMES)}"
+            f"there is no model {shown(name)}: not a folder, not a repository id (owner/name)"
+            f"{nearest(name, SHORT_NAMES)}"
         )
     return fetch_repository(name, revision=revision)
 
@@ -318,23 +305,61 @@ def is_converted(folder: Path) -> bool:
 
 
 def refuse_pickles(model: Path) -> None:
-    """Refuses a folder whose weights are pickles only: reading one can run any code.
+    """Refuses a folder whose weights are pickles: reading one can run any code.
+
+    Files such as ``training_args.bin`` beside weights in safetensors are let be: nothing reads them.
 
     Raises:
         UnsafeModelError: there are pickled weights and no safetensors.
         IncompatibleModelError: there are no weights at all.
     """
-    if model.is_file() or is_converted(model) or any(model.glob("*.safetensors")):
+    # An adapter's must be the file that peft would otherwise look for as a pickle.
+    wanted = "adapter_model.safetensors" if (model / "adapter_config.json").exists() else "*.safetensors"
+    if model.is_file() or is_converted(model) or any(model.glob(wanted)):
         return
-    pickles = sorted(
-        file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for file in model.glob(suffix)
-    )
+    pickles = sorted(file.name for file in model.iterdir() if file.suffix in _PICKLES)
     if pickles:
         raise UnsafeModelError(
             f"{model} has its weights in {pickles[0]}, a pickle, which can run code when it is read. "
             "Ask its author for safetensors, or convert it where you trust it."
         )
-    raise IncompatibleModelError(f"{model} holds no weights: expected adapter_model.safetensors or model.safetensors")
+    raise IncompatibleModelError(
+        f"{model} holds no weights: expected adapter_model.safetensors or model.safetensors. Of the Hub's repositories "
+        "nothing else is fetched, as pickles (.bin, .pt) can run code when they are read"
+    )
+
+
+def fitting_base(path: Path, spec: ModelSpec, base: str | Path | None) -> str | Path | None:
+    """The base of an adapter, checked: its weights are no pickles, and those that the adapter was trained on.
+
+    Args:
+        path: of the adapter, for messages.
+        spec: with the hash of the base, if it insists on one.
+        base: short name, folder, or repository id; None for a merged model.
+
+    Returns:
+        The base, or the folder of its repository where that had to be looked at.
+
+    Raises:
+        IncompatibleModelError, UnsafeModelError: it does not fit, or its weights are pickles.
+        ModelNotFoundError, WeightsError: it had to be fetched, and could not be.
+    """
+    if base is None:
+        return None
+    known = weights.BASES.get(str(base))
+    folder = Path(base) if known is None and Path(base).is_dir() else None
+    if spec.base_sha256 is not None and known is None and folder is None:
+        folder = base = fetch_repository(str(base))
+    if folder is not None:
+        refuse_pickles(folder)
+    if spec.base_sha256 is not None:
+        found = known.sha256 if known is not None else weights_sha256(Path(base))
+        if found != spec.base_sha256:
+            raise IncompatibleModelError(
+                f"{path} was trained on a base whose weights have the sha256 {spec.base_sha256}; those of {base} have "
+                f"{found}. Pass base= with the right one"
+            )
+    return base
 
 
 def weights_sha256(model: Path) -> str:
@@ -370,9 +395,12 @@ def _spec_of(model: Path) -> ModelSpec:
 def prepare(model: str) -> Path:
     """Fetches a model, its base, and converts what the default engine needs converted.
 
+    What is in the cache is read in full and compared with its hashes.
+
     Returns:
         The folder, or the GGUF file, that is ready.
     """
+    forget_hashes()
     path = find_model(model)
     refuse_pickles(path)
     base = _spec_of(path).base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any, Literal
 
 from guardreasoner_moderation.asking import Settings
+from guardreasoner_moderation.checks import known_word, rising_shares, whole_number
 from guardreasoner_moderation.engines.base import Engine, Sampling
-from guardreasoner_moderation.errors import InputError, ModerationError, nearest
+from guardreasoner_moderation.errors import InputError, ModerationError
 from guardreasoner_moderation.guarding import Every, GuardedResponse, GuardResult, aguard, guard
 from guardreasoner_moderation.interactions import Interaction, Item, Message, from_messages, to_interaction
 from guardreasoner_moderation.judge import Judge
 from guardreasoner_moderation.models import SPEC_FILE, LoadedModel, ModelSpec, load_model
-from guardreasoner_moderation.prompts import Policy
+from guardreasoner_moderation.prompts import Policy, refuse_bad_policy
 from guardreasoner_moderation.results import Mode, ModerationResult
 from guardreasoner_moderation.streaming import ReasoningStream, stream_from_thread
 from guardreasoner_moderation.verdicts import read_thresholds
@@ -155,16 +156,11 @@ class Moderator:
         self.model = model
         self._spec = model.spec
         self._thresholds = read_thresholds(thresholds, model.spec.thresholds)
-        self._auto_bounds = auto_bounds or model.spec.auto_bounds
-        self._window_tokens = model.spec.window_tokens if window_tokens is None else window_tokens
-        self._batch_size = batch_size
-        if self._window_tokens < 16:
-            raise InputError(f"window_tokens must be at least 16, found {self._window_tokens}")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, found {batch_size}")
-        low, high = self._auto_bounds
-        if not 0 <= low <= high <= 1:
-            raise InputError(f"auto_bounds must be two rising numbers from 0 to 1, found {self._auto_bounds}")
+        bounds = model.spec.auto_bounds if auto_bounds is None else auto_bounds
+        self._auto_bounds = rising_shares("auto_bounds", bounds)
+        window = model.spec.window_tokens if window_tokens is None else window_tokens
+        self._window_tokens = whole_number("window_tokens", window, least=16)
+        self._batch_size = whole_number("batch_size", batch_size)
         self._judge = Judge(model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens)
 
     def classify(
@@ -235,10 +231,11 @@ class Moderator:
             InputError: a setting is wrong; with ``on_error="raise"`` also for an item.
             EngineError: with ``on_error="raise"``: the model failed.
         """
-        if on_error not in ("raise", "block", "allow"):
-            raise InputError(f"unknown on_error {on_error!r}{nearest(str(on_error), ('raise', 'block', 'allow'))}")
+        known_word("on_error", on_error, ("raise", "block", "allow"))
         if isinstance(items, (str, bytes, Mapping)):
             raise InputError("items must be a sequence of items; for one item call classify")
+        if not isinstance(items, Collection):
+            raise InputError(f"items must be a sequence of items, found {type(items).__name__}; make a list of it")
         how = self._settings(**settings)
         results: dict[int, ModerationResult] = {}
         interactions: dict[int, Interaction] = {}
@@ -373,8 +370,7 @@ class Moderator:
     def _guarded(
         self, prompt: Item, every: Every, stop_on_request: bool, on_error: OnError, settings: Mapping[str, Any]
     ) -> GuardedResponse:
-        if on_error not in ("raise", "block"):
-            raise InputError(f"unknown on_error {on_error!r}{nearest(str(on_error), ('raise', 'block'))}")
+        known_word("on_error", on_error, ("raise", "block"))
         how = self._settings(**settings)
         return GuardedResponse(
             to_interaction(prompt),
@@ -426,19 +422,22 @@ class Moderator:
         policy: Policy | None = None,
         sampling: Sampling | None = None,
     ) -> Settings:
-        if mode not in set(Mode):
-            raise InputError(f"unknown mode {mode!r}{nearest(str(mode), Mode)}")
+        known_word("mode", mode, Mode)
         for name, value in (
             ("max_reasoning_tokens", max_reasoning_tokens),
             ("max_reasoning_steps", max_reasoning_steps),
         ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
-        if policy is not None and not self._spec.policy:
-            raise InputError(
-                f"the model {self.model.name!r} was not trained to read a policy (its moderation.json does not offer "
-                "one), so it would ignore yours; leave policy out or use a model that offers it"
-            )
+            if value is not None:
+                whole_number(name, value)
+        if policy is not None:
+            refuse_bad_policy(policy)
+            if not self._spec.policy:
+                raise InputError(
+                    f"the model {self.model.name!r} was not trained to read a policy (its moderation.json does not "
+                    "offer one), so it would ignore yours; leave policy out or use a model that offers it"
+                )
+        if sampling is not None and not isinstance(sampling, Sampling):
+            raise InputError(f"sampling must be a Sampling, found {type(sampling).__name__}")
         return Settings(
             mode=Mode(mode),
             thresholds=read_thresholds(thresholds, self._thresholds),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from guardreasoner_moderation.checks import encodable
 from guardreasoner_moderation.errors import EngineError, InputError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import Label, Mode, StrEnum, Task
@@ -211,6 +212,24 @@ def policy_categories(policy: Policy | None) -> tuple[str, ...] | None:
     if policy is None or isinstance(policy, str):
         return None
     return tuple(str(line).partition(":")[0].strip() for line in policy)
+
+
+def refuse_bad_policy(policy: object) -> None:
+    """Checks a policy before a model is asked.
+
+    Raises:
+        InputError: it is of another kind, holds what is no text, or is empty.
+    """
+    if isinstance(policy, Mapping):
+        parts = [*policy, *policy.values()]
+    elif isinstance(policy, Sequence) and not isinstance(policy, (bytes, bytearray)):
+        parts = [policy] if isinstance(policy, str) else list(policy)
+    else:
+        raise InputError(f"a policy must be a text, a dict or a list of lines, found {type(policy).__name__}")
+    if not all(isinstance(part, str) and encodable(part) for part in parts):
+        raise InputError("a policy must hold texts alone, without half a surrogate pair")
+    if not any(part.strip() for part in parts):
+        raise InputError("the policy is empty; leave it out to judge by the model's own taxonomy")
 
 
 def _policy_text(policy: Policy | None) -> tuple[Span, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.errors import EngineError, InputError, nearest, shown
 from guardreasoner_moderation.parsing import parse_output
 from guardreasoner_moderation.prompts import HEADINGS
 from guardreasoner_moderation.results import LABELS, Label, Task
@@ -33,8 +33,14 @@ class Calibration:
     first_scale: float = 0.0
 
     def score(self, log_odds: float, first: float = 0.0) -> float:
-        """Probability of the risky label."""
+        """Probability of the risky label.
+
+        Raises:
+            EngineError: the model's answer is no number; a comparison with a threshold would call it harmless.
+        """
         value = self.scale * log_odds + self.first_scale * first + self.shift
+        if math.isnan(value):
+            raise EngineError("the model's answer is not a number: its weights or its calibration are damaged")
         # Both branches keep the exponent negative, which cannot overflow.
         return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
@@ -124,8 +130,8 @@ def read_thresholds(thresholds: Mapping[str, float] | float | None, base: Mappin
         thresholds = {Task.REQUEST: thresholds, Task.RESPONSE: thresholds}
     for name, value in thresholds.items():
         if name not in set(Task):
-            raise InputError(f"unknown task {name!r} in thresholds{nearest(str(name), Task)}")
+            raise InputError(f"unknown task {shown(name)} in thresholds{nearest(name, Task)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise InputError(f"the threshold of {name} must be a number from 0 to 1, found {value!r}")
+            raise InputError(f"the threshold of {name} must be a number from 0 to 1, found {shown(value)}")
         result[Task(name)] = float(value)
     return result

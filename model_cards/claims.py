@@ -12,8 +12,9 @@ from pathlib import Path
 from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import StrEnum
-from model_cards.reading import ROOT, build_rows, look_up, read_yaml
+from model_cards.reading import ROOT, build_rows, look_up
 from model_cards.results import Interval, to_interval
+from texts.strict_yaml import read_yaml
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guardreasoner_moderation.errors import InputError, nearest
-from model_cards.reading import NOT_RECORDED, build_rows, look_up, read_yaml
+from guardreasoner_moderation.errors import InputError, nearest, shown
+from model_cards.reading import NOT_RECORDED, build_rows, look_up
 from model_cards.record import RunRecord
+from texts.strict_yaml import read_yaml
 
 CONFIGURATIONS = Path(__file__).with_name("configurations.yaml")
 
@@ -55,13 +56,17 @@ def read_configurations(file: Path = CONFIGURATIONS) -> tuple[Sequence[Column], 
         InputError: a row has a key that is no column (with the nearest known one), or lacks ``parameter`` or ``ours``.
     """
     content = read_yaml(file)
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in ("columns", "rows")):
+        raise InputError(f"{file} must map columns and rows to lists")
     columns = build_rows(Column, content["columns"], file)
     known = {"parameter", "ours", "without", *(column.key for column in columns)}
     parameters = []
     for number, row in enumerate(content["rows"], 1):
+        if not isinstance(row, Mapping):
+            raise InputError(f"{file}, row {number}: expected names with values, found {shown(row)}")
         for key in row:
             if key not in known:
-                raise InputError(f"{file}, row {number}: unknown key {key!r}{nearest(str(key), known)}")
+                raise InputError(f"{file}, row {number}: unknown key {shown(key)}{nearest(key, known)}")
         if "parameter" not in row or "ours" not in row:
             raise InputError(f"{file}, row {number}: parameter and ours must be given")
         values = {column.key: row[column.key] for column in columns if column.key in row}

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner_moderation.results import Task
-from model_cards.reading import build_rows, read_yaml
+from model_cards.reading import build_rows
 from model_cards.record import Licence, RunRecord
 from model_cards.results import Row
+from texts.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, EvalResultEntry

@@ -21,7 +21,8 @@ from evaluation.finished import read_object
 from guardreasoner_moderation import weights
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.models import SHORT_NAMES, SPEC_FILE, ModelSpec, find_folder, read_spec, weights_sha256
-from model_cards.reading import build_rows, read_yaml
+from model_cards.reading import build_rows
+from texts.strict_yaml import read_yaml
 
 LICENCES = Path(__file__).with_name("licences.yaml")
 

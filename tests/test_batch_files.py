@@ -187,7 +187,10 @@ BROKEN_LINES = [
     (b'["a cake"]', "line 2: expected a JSON object, found list"),
     (b'{"prompt": "caf\xe9"}', "line 2: not UTF-8 text: invalid continuation byte"),
     (b"[" * 100_000, "line 2: not readable: nested too deeply"),
-    (b'{"prompt": ' + b"1" * 5000 + b"}", "line 2: "),
+    (b'{"prompt": ' + b"1" * 5000 + b"}", "line 2: not readable: Exceeds the limit"),
+    (b'{"prompt": "a cake", "prompt": "a bomb"}', "line 2: not readable: the key 'prompt' stands there twice"),
+    # Python reads this, and runs out of stack when it writes it again.
+    (b'{"prompt": "a", "x": ' + b"[" * 600 + b"]" * 600 + b"}", "line 2: not readable: nested too deeply"),
     (b'{"text": "a cake"}', "line 2: no 'prompt' in this row"),
     (b'{"prompt": 7}', "line 2: the prompt must be text, found int"),
     (b'{"prompt": " "}', "line 2: the prompt is empty"),
@@ -233,6 +236,31 @@ def test_ragged_and_undecodable_rows_of_csv(tmp_path: Path) -> None:
         "",
         "",
     ]
+
+
+def test_a_line_of_jsonl_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardreasoner_moderation.batch.reading._LONGEST_LINE", 1 << 20)
+    with gzip.open(tmp_path / "in.jsonl.gz", "wb") as packed:  # 50 kB for 50 MB
+        packed.write(b'{"prompt": "a cake"}\n{"prompt": "' + b"x" * 50_000_000)
+    with pytest.raises(InputError, match="line 2: longer than 1 MiB"):
+        judge(tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl")
+
+
+def test_values_of_parquet_that_python_has_no_form_for_cost_their_row_alone(tmp_path: Path) -> None:
+    texts = pa.array([b"a cake", b"caf\xe9", b"a bomb"], pa.binary()).view(pa.string())
+    times = pa.array([0, 0, 2**62], pa.timestamp("ms"))
+    pq.write_table(pa.table({"prompt": texts, "when": times}), tmp_path / "in.parquet")
+    summary = judge(tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert (summary.rows, summary.flagged, summary.unjudged) == (3, 2, 1)
+    results = [row["moderation"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert results[1]["error"].startswith("row 2: not readable: 'utf-8' codec")
+    assert [result["flagged"] for result in results] == [False, True, True]
+
+
+def test_whole_numbers_that_no_float_can_hold_go_into_a_column_of_numbers(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "x": 0.5}, {"prompt": "b", "x": 2**53 + 1}]
+    judge(write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["x"].to_pylist() == [0.5, float(2**53)]
 
 
 def cut(content: bytes) -> bytes:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from guardreasoner_moderation import IncompatibleModelError
 from guardreasoner_moderation.checkpoint import Checkpoint, add_lora, read_gguf
+
+UP_PROJ = "base_model.model.model.layers.1.mlp.up_proj"
 
 
 @pytest.fixture
@@ -81,12 +84,37 @@ def test_rank_stabilised_lora_has_its_own_scale(checkpoint: Checkpoint, tmp_path
         ("mlp.side_proj", (64, 32), {}, "which the base model does not have"),
         ("mlp.up_proj", (64, 32), {"use_dora": True}, "with use_dora"),
         ("mlp.up_proj", (64, 32), {"peft_type": "IA3"}, "of type 'IA3'"),
+        ("mlp.up_proj", (64, 32), {"fan_in_fan_out": True}, "with fan_in_fan_out"),
+        ("mlp.up_proj", (64, 32), {"r": 0}, "r must be a whole number of at least 1, found 0"),
+        ("mlp.up_proj", (64, 32), {"r": "2"}, "r must be a whole number"),
+        ("mlp.up_proj", (64, 32), {"lora_alpha": None}, "lora_alpha must be a finite number, found None"),
+        ("mlp.up_proj", (64, 32), {"r": 3}, "has the ranks 2 and 2, its configuration says 3"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_an_error(
     checkpoint: Checkpoint, tmp_path: Path, name: str, shape: tuple[int, int], config: dict[str, Any], message: str
 ) -> None:
     write_lora(tmp_path / "adapter", name, shape, **config)
+    with pytest.raises(IncompatibleModelError, match=message):
+        add_lora(checkpoint, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_model.model.model.embed_tokens.weight": np.ones((8, 32))}, "which is no part of a plain LoRA"),
+        ({"base_model.model.x.lora_A.weight": np.ones((2, 32))}, "one half of the change of x alone"),
+        ({f"{UP_PROJ}.lora_B.weight": np.full((64, 2), np.nan)}, "is no matrix of numbers"),
+        ({f"{UP_PROJ}.lora_B.weight": np.ones(64)}, "is no matrix of numbers"),
+        (None, "holds no weights"),
+    ],
+)
+def test_an_adapter_that_would_be_added_in_part_or_wrongly_is_an_error(
+    checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any] | None, message: str
+) -> None:
+    write_lora(tmp_path / "adapter", "mlp.up_proj", (64, 32))
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({} if changes is None else {**load_file(file), **changes}, file)
     with pytest.raises(IncompatibleModelError, match=message):
         add_lora(checkpoint, tmp_path / "adapter")
 
@@ -113,3 +141,15 @@ def test_another_architecture_is_an_error(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(IncompatibleModelError, match="'mamba'"):
         read_gguf(tmp_path / "other.gguf")
+
+
+def test_a_gguf_file_whose_vocabulary_is_not_that_of_its_embeddings_is_an_error(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = gguf.GGUFReader(tiny_gguf)
+    shorter = reader.fields["tokenizer.ggml.tokens"].contents()[:-1]
+    field = SimpleNamespace(contents=lambda: shorter)
+    monkeypatch.setitem(reader.fields, "tokenizer.ggml.tokens", field)
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: reader)
+    with pytest.raises(IncompatibleModelError, match=r"embeddings and speaks of .* tokens: it is damaged"):
+        read_gguf(tiny_gguf)

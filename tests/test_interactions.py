@@ -75,8 +75,14 @@ def test_text_parts_are_joined() -> None:
         ({"messages": "hello"}, "must be a list of chat messages"),
         ({"messages": ["hello"]}, "every chat message must be a dict"),
         ({"messages": []}, "no user message"),
+        ({"messages": None}, "messages must be a list of chat messages, found None"),
+        ({"p" * 10_000_000: "x"}, r"unknown key 'p{1,80}\.\.\.p+'"),
+        (Interaction("x", None, None), "the history of an interaction must be a tuple of Turns"),  # type: ignore[arg-type]
+        (Interaction("x", None, ("a",)), "the history of an interaction must be a tuple of Turns"),  # type: ignore[arg-type]
+        (Interaction("x", None, (Turn("root", "a"),)), "has the role 'root'; it must be 'user' or 'assistant'"),
         ([ASSISTANT], "no user message"),
         ([{"role": "usr", "content": "x"}], "did you mean 'user'"),
+        ([{"role": 10**5000, "content": "x"}], "the role a value of type int that is too large to show"),
         ([{"content": "x"}], "the role None"),
         ([{"role": "user"}], "a content of None"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "content part that is not text"),
@@ -86,3 +92,9 @@ def test_text_parts_are_joined() -> None:
 def test_bad_items_are_input_errors(item: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_interaction(item)
+
+
+@pytest.mark.parametrize("messages", [None, "hello", b"hello", 7, {"role": "user"}, [7], ["hello"], [None]])
+def test_what_is_no_list_of_messages_is_an_input_error(messages: Any) -> None:
+    with pytest.raises(InputError, match=r"messages must be a list|every chat message must be a dict"):
+        from_messages(messages)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from guardreasoner_moderation import (
     UnsafeModelError,
     models,
 )
-from guardreasoner_moderation.models import ModelSpec, describe, find_folder, load_model, read_spec, refuse_pickles
+from guardreasoner_moderation.models import (
+    ModelSpec,
+    describe,
+    find_folder,
+    load_model,
+    read_spec,
+    refuse_pickles,
+    weights_sha256,
+)
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.verdicts import Calibration
 
@@ -58,16 +67,28 @@ def test_a_spec_survives_being_written(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"promt_format": "compact"}, "did you mean 'prompt_format'"),
-        ({"prompt_format": "long"}, "'long' is not a valid PromptFormat"),
+        ({"prompt_format": "compct"}, "unknown prompt_format 'compct'; did you mean 'compact'"),
+        ({"prompt_format": ["compact"]}, "unknown prompt_format"),
         ({"chat": "yes"}, "chat must be of type bool"),
-        ({"window_tokens": "many"}, "window_tokens must be of type int"),
+        ({"window_tokens": "many"}, "window_tokens must be a whole number of at least 1, found 'many'"),
+        ({"window_tokens": 10**12}, "window_tokens must be at most"),
         ({"window_tokens": 0}, "at least 1"),
         ({"thresholds": {"request": 2}}, "from 0 to 1"),
-        ({"auto_bounds": [0.1]}, "not enough values"),
-        ({"calibration": {"think": {"request": {"slope": 1}}}}, "slope"),
-        ({"calibration": {"thinking": {}}}, "'thinking' is not a valid Mode"),
-        ({"calibration": {"think": {"request": {"scale": "steep"}}}}, "scale"),
-        ({"base": 7}, "base must be"),
+        ({"thresholds": {"requst": 0.5}}, "unknown task 'requst' in thresholds; did you mean 'request'"),
+        ({"auto_bounds": [0.1]}, "auto_bounds must be two rising numbers"),
+        ({"auto_bounds": [0.9, 0.1]}, "auto_bounds must be two rising numbers"),
+        ({"categories": "other"}, "categories must be of type list, found 'other'"),
+        ({"categories": [7]}, "each of the categories must be of type str"),
+        ({"calibration": []}, "calibration must map names to values"),
+        ({"calibration": {"think": []}}, "calibration of think must map names to values"),
+        ({"calibration": {"thnk": {}}}, "unknown mode in calibration 'thnk'; did you mean 'think'"),
+        ({"calibration": {"think": {"requst": {}}}}, "unknown task in calibration 'requst'; did you mean 'request'"),
+        ({"calibration": {"think": {"request": {"scal": 1}}}}, "'scal'; did you mean 'scale'"),
+        ({"calibration": {"think": {"request": {"scale": "steep"}}}}, "scale in calibration of think request must be"),
+        ({"calibration": {"think": {"request": {"scale": float("nan")}}}}, "must be a finite number, found nan"),
+        ({"calibration": {"think": {"request": {"scale": 10**400}}}}, "must be a finite number"),
+        ({"base": 7}, "base must be of type str"),
+        ({"base_sha256": "abc"}, "base_sha256 must be 64 hexadecimal digits"),
     ],
 )
 def test_a_wrong_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -76,7 +97,10 @@ def test_a_wrong_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any]
     assert "moderation.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1', "null"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"a": 1', "null", '{"chat": true, "chat": false}', "[" * 100_000],
+)
 def test_a_damaged_spec_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "moderation.json").write_text(content, encoding="utf-8")
     with pytest.raises(IncompatibleModelError, match=r"moderation\.json"):
@@ -97,6 +121,9 @@ def test_every_shipped_spec_is_read() -> None:
         ("./no/such/folder", "not a folder"),
         ("no/such/folder", "not a folder"),
         ("", "there is no model ''"),
+        ("x" * 5000, "there is no model 'xxx"),  # longer than the name of any file
+        ("a\0b", "there is no model"),
+        ("~nobody/model", "there is no model"),
     ],
 )
 def test_an_unknown_model_is_not_found(name: str, message: str) -> None:
@@ -148,6 +175,65 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(UnsafeModelError, match=r"pytorch_model\.bin, a pickle"):
         refuse_pickles(tmp_path)
+
+
+def test_a_pickled_adapter_beside_other_weights_is_refused(tmp_path: Path) -> None:
+    """peft would look for the adapter's weights, and find the pickle."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UnsafeModelError, match=r"adapter_model\.bin, a pickle"):
+        refuse_pickles(tmp_path)
+
+
+def test_what_a_trainer_leaves_beside_safetensors_is_let_be(tmp_path: Path) -> None:
+    (tmp_path / "training_args.bin").touch()
+    (tmp_path / "model.safetensors").touch()
+    refuse_pickles(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pkl", "pytorch_model.bin"])
+def test_a_file_that_may_be_a_pickle_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UnsafeModelError, match="may be a pickle, which can run code"):
+        find_folder(tmp_path / name)
+
+
+def test_pickled_weights_of_a_base_are_refused(tiny_adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UnsafeModelError, match=r"pytorch_model\.bin, a pickle"):
+        load_model(tiny_adapter, base=tmp_path)
+
+
+def test_an_adapter_of_a_base_with_another_hash_is_refused(tiny_adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_adapter, adapter)
+    spec = {"chat": True, "base": str(tiny_base), "base_sha256": weights_sha256(tiny_base)}
+    (adapter / "moderation.json").write_text(json.dumps(spec))
+    load_model(adapter).engine.close()
+    (adapter / "moderation.json").write_text(json.dumps({**spec, "base_sha256": "0" * 64}))
+    with pytest.raises(IncompatibleModelError, match=f"sha256 {'0' * 64}; those of .* have {spec['base_sha256']}"):
+        load_model(adapter)
+
+
+@pytest.mark.usefixtures("tiny_weights")
+def test_an_adapter_of_an_embedded_base_with_another_hash_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").touch()
+    write_spec(tmp_path, base="tiny", base_sha256="0" * 64)
+    with pytest.raises(IncompatibleModelError, match=r"was trained on a base .* those of tiny have"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"embedded", {"embedded"}])
+def test_what_is_no_name_is_an_input_error(name: Any) -> None:
+    with pytest.raises(InputError, match="a model is named by a text or a path, found"):
+        load_model(name)
+
+
+def test_an_unknown_type_of_weights_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="unknown dtype 'float61'; did you mean 'float16'"):
+        load_model("embedded", dtype="float61")
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:

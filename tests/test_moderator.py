@@ -324,6 +324,13 @@ def test_a_policy_for_a_model_that_reads_none_is_an_error() -> None:
         ({"max_reasoning_tokens": 0}, "at least 1"),
         ({"max_reasoning_steps": 1.5}, "whole number"),
         ({"max_reasoning_steps": True}, "whole number"),
+        ({"mode": ["think"]}, r"unknown mode \['think'\]"),
+        ({"thresholds": {"requst": 0.5}}, "unknown task 'requst' in thresholds; did you mean 'request'"),
+        ({"max_reasoning_tokens": 10**5000}, "max_reasoning_tokens must be at most 2147483647"),
+        ({"sampling": 0.7}, "sampling must be a Sampling, found float"),
+        ({"policy": 7}, "a policy must be a text, a dict or a list of lines, found int"),
+        ({"policy": {"cooking": "half \ud83d of a pair"}}, "a policy must hold texts alone"),
+        ({"policy": [" "]}, "the policy is empty"),
     ],
 )
 def test_bad_settings_are_input_errors(settings: dict[str, Any], message: str) -> None:
@@ -337,6 +344,10 @@ def test_bad_settings_are_input_errors(settings: dict[str, Any], message: str) -
         ({"window_tokens": 3}, "at least 16"),
         ({"batch_size": 0}, "at least 1"),
         ({"auto_bounds": (0.9, 0.1)}, "rising"),
+        ({"auto_bounds": 0.5}, "rising"),
+        ({"auto_bounds": ()}, "rising"),
+        ({"window_tokens": "many"}, "window_tokens must be a whole number of at least 16, found 'many'"),
+        ({"batch_size": 10**5000}, "batch_size must be at most"),
         ({"thresholds": {"all": 0.5}}, "unknown task 'all'"),
     ],
 )
@@ -350,6 +361,12 @@ def test_a_batch_of_one_text_is_an_error() -> None:
         scripted("").classify_batch("hello")
     with pytest.raises(InputError, match="did you mean 'raise'"):
         scripted("").classify_batch(["hello"], on_error="rase")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("items", [None, 7, (text for text in ["hello"])])
+def test_items_that_cannot_be_counted_are_an_error(items: Any) -> None:
+    with pytest.raises(InputError, match=r"items must be a sequence of items, found .*; make a list of it"):
+        scripted("").classify_batch(items)
 
 
 def test_a_closed_moderator_says_so() -> None:

@@ -274,6 +274,9 @@ def test_bad_input_is_one_sentence_that_names_the_field(
         (b"{", "application/json", 400, "bad_json"),
         (b"\xff", "application/json", 400, "bad_request"),
         (b"[" * 100_000, "application/json", 400, "bad_request"),
+        (b'{"prompt": "a bomb", "prompt": "a cake"}', "application/json", 400, "bad_request"),
+        (b'{"items": ' + b"[" * 200 + b"]" * 200 + b"}", "application/json", 400, "bad_request"),
+        (b'{"prompt": ' + b"1" * 5000 + b"}", "application/json", 400, "bad_request"),
         (b"", "application/json", 422, "invalid_value"),
         (b"prompt=x", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
     ],
@@ -281,6 +284,12 @@ def test_bad_input_is_one_sentence_that_names_the_field(
 def test_a_body_that_is_no_json(server: Served, content: bytes, kind: str, status: int, code: str) -> None:
     answer = server.client.post("/v1/classify", content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_key_that_stands_twice_in_a_body_is_named(server: Served) -> None:
+    body = b'{"prompt": "a bomb", "prompt": "a cake"}'
+    answer = server.client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["error"]["message"] == "the body is not readable: the key 'prompt' stands there twice"
 
 
 def test_other_paths_and_methods_have_the_same_error_shape(server: Served) -> None:

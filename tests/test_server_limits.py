@@ -288,11 +288,16 @@ def test_a_shutdown_finishes_what_was_accepted() -> None:
         ({"max_batch": 0}, "max_batch must be a whole number"),
         ({"queue_size": 2.5}, "queue_size must be a whole number"),
         ({"timeout": 0}, "timeout must be above 0"),
-        ({"max_body_mb": float("inf")}, "max_body_mb must be above 0"),
+        ({"max_body_mb": float("inf")}, "max_body_mb must be a finite number"),
         ({"max_wait_ms": -1}, "max_wait_ms must be from 0"),
-        ({"port": 70_000}, "port must be from 0"),
+        ({"port": 70_000}, "port must be at most 65535"),
+        ({"mode": ["think"]}, "unknown mode"),
+        ({"timeout": "60"}, "timeout must be a finite number, found '60'"),
+        ({"max_items": 10**5000}, "max_items must be at most"),
         ({"queue_size": 8}, "max_items (64) is more than queue_size (8)"),
         ({"api_key": " "}, "the API key is empty"),
+        ({"api_key": 7}, "the API key is not text"),
+        ({"api_key": "half \ud83d"}, "the API key is not text"),
     ],
 )
 def test_bad_settings_are_input_errors(settings: dict[str, Any], message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.errors import EngineError, InputError
 from guardreasoner_moderation.results import Label, Task
 from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, Calibration, chosen, read_slots, read_thresholds
 
@@ -87,6 +87,11 @@ def test_thresholds_for_some_tasks_leave_the_others() -> None:
 def test_a_threshold_outside_0_to_1_is_an_error(value: object) -> None:
     with pytest.raises(InputError, match="must be a number from 0 to 1"):
         read_thresholds({"request": value}, DEFAULT_THRESHOLDS)  # type: ignore[dict-item]
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_not_harmless() -> None:
+    with pytest.raises(EngineError, match="the model's answer is not a number"):
+        Calibration().score(math.nan)
 
 
 def test_an_unknown_task_names_the_nearest() -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.checks import finite_number, whole_number
+from guardreasoner_moderation.errors import InputError, nearest, shown
+from texts.strict_yaml import read_yaml
 
 R = TypeVar("R")
 
@@ -89,6 +89,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"unknown precision {self.precision!r}{nearest(self.precision, PRECISIONS)}")
+        for name in ("max_tokens", "rank", "alpha", "epochs", "batch_size", "token_budget", "eval_steps", "eval_items"):
+            whole_number(name, getattr(self, name))
+        for name in ("first_layer", "max_steps", "warmup_steps"):
+            whole_number(name, getattr(self, name), least=0)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -102,12 +106,7 @@ def read_strictly(path: Path, kind: type[R]) -> R:
     Raises:
         InputError: all unknown keys (with the nearest known one), missing keys and values of a wrong type, at once.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{path} cannot be read: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise InputError(f"{path} is not valid YAML: {exc}") from exc
+    content = read_yaml(path)
     problems: list[str] = []
     recipe = _build(kind, content, "", problems)
     if problems:
@@ -126,15 +125,19 @@ def _build(kind: type[Any], content: Any, where: str, problems: list[str]) -> An
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in known:
-            problems.append(f"unknown key {where}{key}{nearest(str(key), known)}")
+            name = key[:80] if isinstance(key, str) else shown(key)
+            problems.append(f"unknown key {where}{name}{nearest(key, known)}")
         elif typing.get_origin(hints[key]) is tuple:
             inner = typing.get_args(hints[key])[0]
             rows = value if isinstance(value, list) else [value]
             values[key] = tuple(_build(inner, row, f"{where}{key}[{n}].", problems) for n, row in enumerate(rows))
-        elif hints[key] is float and isinstance(value, int) and not isinstance(value, bool):
-            values[key] = float(value)
+        elif hints[key] is float and type(value) in (int, float):
+            try:
+                values[key] = finite_number(f"{where}{key}", value)
+            except InputError as exc:
+                problems.append(str(exc))
         elif type(value) is not hints[key]:
-            problems.append(f"{where}{key} must be of type {hints[key].__name__}, found {value!r}")
+            problems.append(f"{where}{key} must be of type {hints[key].__name__}, found {shown(value)}")
         else:
             values[key] = value
     missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in content]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from guardreasoner_moderation.checks import whole_number
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Task
@@ -75,8 +76,9 @@ class TrlRecipe:
         if self.chat and self.prompt_format != PromptFormat.GUARDREASONER.value:
             raise InputError("chat belongs to the guardreasoner format; compact has a frame of its own")
         for name in ("max_tokens", "epochs", "batch_size", "device_batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
+            whole_number(name, getattr(self, name))
+        for name in ("max_steps", "warmup_steps", "save_steps"):
+            whole_number(name, getattr(self, name), least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

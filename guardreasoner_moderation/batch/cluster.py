@@ -20,6 +20,7 @@ from guardreasoner_moderation.errors import EngineError, InputError, MissingDepe
 from guardreasoner_moderation.interactions import Interaction, Turn
 from guardreasoner_moderation.models import find_folder, weights_sha256
 from guardreasoner_moderation.moderator import Moderator
+from guardreasoner_moderation.telemetry import switch_off
 
 
 class RayRunner:
@@ -170,6 +171,7 @@ def from_json(text: str) -> list[Pending]:
 
 
 def _import_ray() -> Any:
+    switch_off()
     try:
         import ray
         import ray.data

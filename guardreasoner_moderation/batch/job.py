@@ -21,7 +21,8 @@ from guardreasoner_moderation.batch.runners import LocalRunner, Runner
 from guardreasoner_moderation.batch.state import JobFiles, Progress, Summary, difference, file_sha256
 from guardreasoner_moderation.batch.verdict_columns import VerdictColumns
 from guardreasoner_moderation.batch.writing import refuse_unwritable, writing
-from guardreasoner_moderation.errors import InputError, ModerationError, nearest
+from guardreasoner_moderation.checks import known_word, whole_number
+from guardreasoner_moderation.errors import InputError, ModerationError, shown
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import Mode
 from guardreasoner_moderation.verdicts import DEFAULT_THRESHOLDS, read_thresholds
@@ -85,15 +86,13 @@ def judge_file(
 
 def _check(source: Path, target: Path, how: HowToJudge, prefix: str, window_size: int) -> None:
     """What can be known to be wrong before anything is read."""
-    if how.mode not in set(Mode):
-        raise InputError(f"unknown mode {how.mode!r}{nearest(str(how.mode), Mode)}")
+    known_word("mode", how.mode, Mode)
     read_thresholds(how.thresholds, DEFAULT_THRESHOLDS)
-    if how.max_reasoning_tokens is not None and how.max_reasoning_tokens < 1:
-        raise InputError(f"max_reasoning_tokens must be at least 1, found {how.max_reasoning_tokens}")
-    if window_size < 1:
-        raise InputError(f"the window size must be at least 1, found {window_size}")
-    if not prefix.isprintable() or not prefix.strip():
-        raise InputError(f"the prefix must be a word, found {prefix!r}")
+    if how.max_reasoning_tokens is not None:
+        whole_number("max_reasoning_tokens", how.max_reasoning_tokens)
+    whole_number("window_size", window_size)
+    if not isinstance(prefix, str) or not prefix.isprintable() or not prefix.strip():
+        raise InputError(f"the prefix must be a word, found {shown(prefix)}")
     for file in (source, target):
         file_format(file)
     if not source.is_file():

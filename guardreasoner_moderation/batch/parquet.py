@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner_moderation.batch.rows import Kind, Row, Survey, refuse_twins
-from guardreasoner_moderation.errors import InputError, MissingDependencyError
+from guardreasoner_moderation.errors import InputError, MissingDependencyError, brief
 
 try:
     import pyarrow as pa
@@ -30,7 +30,7 @@ def _opened(file: Path) -> Iterator[Any]:
     except FileNotFoundError as exc:
         raise InputError(f"there is no file {file}") from exc
     except (pa.ArrowException, OSError) as exc:
-        raise InputError(f"{file} is damaged, cut short, or no Parquet file: {exc}") from exc
+        raise InputError(f"{file} is damaged, cut short, or no Parquet file: {brief(str(exc))}") from exc
 
 
 def survey_parquet(file: Path) -> Survey:
@@ -45,9 +45,20 @@ def parquet_rows(file: Path, only: Collection[str] | None) -> Iterator[Row]:
         names = [name for name in table.schema_arrow.names if only is None or name in only]
         number = 0
         for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=names):
-            for values in _in_microseconds(batch).to_pylist():
-                yield Row(number, f"row {number + 1}", values)
+            for values, problem in _taken_out(_in_microseconds(batch)):
+                where = f"row {number + 1}"
+                yield Row(number, where, values, None if problem is None else f"{where}: not readable: {problem}")
                 number += 1
+
+
+def _taken_out(batch: Any) -> list[tuple[dict[str, Any], str | None]]:
+    """The values of each row, or why Python has no form for one of them: a text is no UTF-8, a time out of range."""
+    try:
+        return [(values, None) for values in batch.to_pylist()]
+    except (ValueError, OverflowError) as exc:
+        if batch.num_rows == 1:
+            return [({}, brief(str(exc)))]
+    return [taken for number in range(batch.num_rows) for taken in _taken_out(batch.slice(number, 1))]
 
 
 def _in_microseconds(batch: Any) -> Any:

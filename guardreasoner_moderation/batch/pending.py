@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from guardreasoner_moderation import strict_json
 from guardreasoner_moderation.batch.journal import Done, Judged
 from guardreasoner_moderation.batch.reading import read_rows
 from guardreasoner_moderation.batch.rows import Row, file_format
 from guardreasoner_moderation.batch.verdict_columns import VerdictColumns
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.errors import InputError, nearest, shown
 from guardreasoner_moderation.interactions import Interaction, to_interaction
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import Mode, ModerationResult
@@ -60,7 +60,7 @@ class Columns:
             raise InputError("name the column of the prompts too")
         for name, column in self.named().items():
             if column not in known:
-                raise InputError(f"{file} has no {name} column {column!r}{nearest(column, known)}")
+                raise InputError(f"{file} has no {name} column {shown(column)}{nearest(column, known)}")
         return self
 
 
@@ -145,7 +145,7 @@ class PendingRows:
             return to_interaction({"messages": _messages(values, self.columns.messages)})
         prompt = str(self.columns.prompt)
         if values.get(prompt) is None:
-            raise InputError(f"no {prompt!r} in this row")
+            raise InputError(f"no {shown(prompt)} in this row")
         item = {"prompt": values[prompt]}
         for name in ("response", "system"):
             value = values.get(getattr(self.columns, name))
@@ -157,13 +157,13 @@ class PendingRows:
 def _messages(values: Mapping[str, Any], column: str) -> Any:
     value = values.get(column)
     if value is None:
-        raise InputError(f"no {column!r} in this row")
+        raise InputError(f"no {shown(column)} in this row")
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as exc:
-        raise InputError(f"{column!r} is not a list of chat messages in JSON: {exc}") from exc
+        return strict_json.loads(value)
+    except ValueError as exc:
+        raise InputError(f"{shown(column)} is not a list of chat messages in JSON: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)

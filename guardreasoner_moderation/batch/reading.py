@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from guardreasoner_moderation import strict_json
 from guardreasoner_moderation.batch.rows import (
     FileFormat,
     Kind,
@@ -29,6 +30,7 @@ from guardreasoner_moderation.batch.rows import (
 from guardreasoner_moderation.errors import InputError
 
 MAX_COLUMNS = 10_000  # a table that is wider is a mistake; the names of its columns must fit into memory
+_LONGEST_LINE = 1 << 28  # bytes of a row of JSONL: a small compressed file may hold a line of any length
 _LONGEST_FIELD = 1 << 28  # characters of one CSV field; the csv module's own limit is 131,072
 
 
@@ -106,7 +108,9 @@ def _bytes_of(file: Path) -> Iterator[IO[bytes]]:
 def _jsonl_rows(file: Path) -> Iterator[Row]:
     with _bytes_of(file) as stream:
         number = 0
-        for count, line in enumerate(stream, 1):
+        for count, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE + 1), b""), 1):
+            if len(line) > _LONGEST_LINE:
+                raise InputError(f"{file}, line {count}: longer than {_LONGEST_LINE >> 20} MiB")
             text = line.removeprefix(b"\xef\xbb\xbf") if count == 1 else line
             if text.strip():
                 yield _jsonl_row(number, f"line {count}", text)
@@ -115,14 +119,12 @@ def _jsonl_rows(file: Path) -> Iterator[Row]:
 
 def _jsonl_row(number: int, where: str, line: bytes) -> Row:
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = strict_json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as exc:
         return Row(number, where, {}, f"{where}: not UTF-8 text: {exc.reason} at byte {exc.start + 1}")
-    except RecursionError:
-        return Row(number, where, {}, f"{where}: not readable: nested too deeply")
     except json.JSONDecodeError as exc:
         return Row(number, where, {}, f"{where}: not JSON: {exc.msg} at character {exc.colno}")
-    except ValueError as exc:  # such as a number of more digits than Python reads
+    except strict_json.UnreadableError as exc:
         return Row(number, where, {}, f"{where}: not readable: {exc}")
     if not isinstance(values, dict):
         return Row(number, where, {}, f"{where}: expected a JSON object, found {type(values).__name__}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.errors import InputError, nearest, shown
 from guardreasoner_moderation.results import StrEnum
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
@@ -70,7 +70,7 @@ def file_format(file: Path) -> FileFormat:
     name = file.name.lower()
     if not name.endswith(_ENDINGS):
         found = "".join(file.suffixes[-2:] if name.endswith(".gz") else file.suffixes[-1:])
-        raise InputError(f"{file} has an unknown ending {found!r}{nearest(found, _ENDINGS)}")
+        raise InputError(f"{file} has an unknown ending {shown(found)}{nearest(found, _ENDINGS)}")
     return FileFormat(name.removesuffix(".gz").rsplit(".", 1)[-1])
 
 
@@ -88,7 +88,7 @@ def refuse_twins(file: Path, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{file} has two columns of the name {name!r}")
+            raise InputError(f"{file} has two columns of the name {shown(name)}")
         seen.add(name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from guardreasoner_moderation.batch.rows import FileFormat, Kind
-from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.results import Task
 
 Result = Mapping[str, Any]
@@ -46,8 +46,8 @@ class VerdictColumns:
         taken = [name for name in names if name in self.kinds]
         if taken:
             raise InputError(
-                f"the input has a column {taken[0]!r} already, and the verdicts would take its place; "
-                f"choose another --prefix than {self._prefix!r}"
+                f"the input has a column {shown(taken[0])} already, and the verdicts would take its place; "
+                f"choose another --prefix than {shown(self._prefix)}"
             )
 
     def of(self, result: Result) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from guardreasoner_moderation.batch.reading import MAX_COLUMNS
 from guardreasoner_moderation.batch.rows import FileFormat, Kind, file_format, gzipped
-from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.errors import InputError, shown
 
 Write = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 """Writes a row: what the input held, and what is added to it."""
@@ -35,7 +35,7 @@ def refuse_unwritable(target: Path, columns: Collection[str]) -> None:
         raise InputError(f"the input has more than {MAX_COLUMNS} columns; write JSONL")
     broken = [name for name in columns if name != name.encode(errors="replace").decode()]
     if broken:
-        raise InputError(f"the column {broken[0]!r} has a name that only JSONL can hold")
+        raise InputError(f"the column {shown(broken[0])} has a name that only JSONL can hold")
     if file_format(target) is FileFormat.PARQUET:
         import guardreasoner_moderation.batch.parquet  # noqa: F401 - now, and not when all has been judged
 
@@ -136,6 +136,7 @@ def _parquet(
         return
     kinds: dict[str, Kind | None] = {**columns, **added}
     texts = [name for name, kind in columns.items() if kind in (None, Kind.TEXT)]
+    numbers = [name for name, kind in columns.items() if kind is Kind.NUMBER]
     with closing(ParquetWriter(file, kinds)) as writer:
 
         def write(values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
@@ -143,6 +144,9 @@ def _parquet(
             for name in texts:
                 if row.get(name) is not None:
                     row[name] = _cell(row[name]).encode(errors="replace").decode()
+            for name in numbers:
+                if row.get(name) is not None:
+                    row[name] = float(row[name])  # Arrow rounds no whole number that a float cannot hold
             writer.write(row)
 
         yield write

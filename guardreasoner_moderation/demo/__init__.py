@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from guardreasoner_moderation.demo.settings import DemoSettings as DemoSettings
 from guardreasoner_moderation.errors import MissingDependencyError
+from guardreasoner_moderation.telemetry import switch_off
 
 __all__ = ["DemoSettings", "require_extra", "run"]
 
@@ -30,7 +29,7 @@ def require_extra() -> None:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported and whenever a page is made
+    switch_off()
     try:
         import gradio  # noqa: F401
         import mcp  # noqa: F401

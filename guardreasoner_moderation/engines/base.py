@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from guardreasoner_moderation.checks import finite_number, whole_number
 from guardreasoner_moderation.engines.encoding import TextEncoder
+from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.prompts import Prompt
 
 SlotReading: TypeAlias = Mapping[str, float]
@@ -24,11 +26,21 @@ class Sampling:
         temperature: above 0; flattens the distribution as it grows.
         top_p: nucleus sampling, above 0 and at most 1.
         seed: the same seed, prompts and engine give the same text.
+
+    Raises:
+        InputError: a number is out of range.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if finite_number("temperature", self.temperature) <= 0:
+            raise InputError(f"temperature must be above 0, found {shown(self.temperature)}")
+        if not 0 < finite_number("top_p", self.top_p) <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1, found {shown(self.top_p)}")
+        whole_number("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner_moderation.checkpoint import Checkpoint, read_json
+from guardreasoner_moderation.checks import of_type, whole_number
 from guardreasoner_moderation.engines.base import (
     Generation,
     OnText,
@@ -27,9 +28,9 @@ from guardreasoner_moderation.engines.base import (
     first_tokens,
     score_words,
 )
-from guardreasoner_moderation.engines.encoding import SpanEncoder
+from guardreasoner_moderation.engines.encoding import SpanEncoder, read_tokenizer
 from guardreasoner_moderation.engines.parallel import available_threads
-from guardreasoner_moderation.errors import EngineError
+from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError
 from guardreasoner_moderation.prompts import Prompt
 from guardreasoner_moderation.rotation import rotated
 
@@ -112,15 +113,18 @@ class CTranslate2Engine:
             threads: how many to compute with; 0 for ``OMP_NUM_THREADS``, or all cores that the process may use.
 
         Raises:
-            EngineError: the folder is damaged.
+            IncompatibleModelError, EngineError: the folder is damaged.
         """
-        from tokenizers import Tokenizer
-
         about = read_json(folder / "engine.json")
-        self._tokens: list[str] = about["tokens"]
-        self._eos_token: str = about["eos_token"]
-        self.context_tokens: int = about["context_tokens"]
-        self._encoder = SpanEncoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        try:
+            self._tokens: list[str] = [
+                of_type(str, "a token", token) for token in of_type(list, "tokens", about["tokens"])
+            ]
+            self._eos_token: str = of_type(str, "eos_token", about["eos_token"])
+            self.context_tokens: int = whole_number("context_tokens", about["context_tokens"])
+        except (KeyError, InputError) as exc:
+            raise IncompatibleModelError(f"{folder / 'engine.json'} is not what the conversion writes: {exc}") from exc
+        self._encoder = SpanEncoder(read_tokenizer(folder))
         self._folder = folder
         self._device = device
         self._threads = threads or available_threads()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from guardreasoner_moderation.errors import EngineError
+from guardreasoner_moderation.errors import EngineError, IncompatibleModelError
 from guardreasoner_moderation.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ def apply_chat_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     if not tokenizer.chat_template:
         raise EngineError("the model's tokenizer has no chat template; set chat to false in moderation.json")
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder's ``tokenizer.json``.
+
+    Raises:
+        IncompatibleModelError: there is none, or it is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as exc:  # what the library raises has no class of its own
+        raise IncompatibleModelError(f"{file} cannot be read: {exc}") from exc
 
 
 class TextEncoder(Protocol):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner_moderation.engines.base import Generation, OnText, Sampling, word_tokens
-from guardreasoner_moderation.engines.encoding import SpanEncoder, defused
+from guardreasoner_moderation.engines.encoding import SpanEncoder, defused, read_tokenizer
 from guardreasoner_moderation.engines.openai_answers import WrittenAnswer, read_slots, read_words
 from guardreasoner_moderation.engines.openai_client import RefusedError, ServerClient
 from guardreasoner_moderation.engines.parallel import at_once
-from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, MissingDependencyError
+from guardreasoner_moderation.errors import EngineError, MissingDependencyError
 from guardreasoner_moderation.prompts import Prompt, Span
 
 KEY_VARIABLE = "GUARDREASONER_SERVER_KEY"
@@ -249,12 +249,7 @@ def _plain_text(span: Span) -> str:
 
 
 def _read_tokenizer(folder: Path) -> SpanEncoder:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as exc:  # what the library raises has no class of its own
-        raise IncompatibleModelError(f"{folder / 'tokenizer.json'} cannot be read: {exc}") from exc
+    tokenizer = read_tokenizer(folder)
     start: list[int] = tokenizer.encode("").ids
     return SpanEncoder(tokenizer, bos_id=start[0] if start else None)
 
@@ -264,7 +259,7 @@ def _read_template(folder: Path) -> Any:
         from transformers import AutoTokenizer
     except ImportError as exc:
         raise MissingDependencyError("the chat template of a tokenizer", "transformers") from exc
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     if not tokenizer.chat_template:
         raise EngineError(f"the tokenizer in {folder} has no chat template; set chat to false in moderation.json")
     return lambda messages: tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

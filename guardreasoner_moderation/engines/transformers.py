@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,18 @@ from guardreasoner_moderation.engines.base import (
     score_words,
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, apply_chat_template
+from guardreasoner_moderation.engines.fitting import refuse_other_vocabulary, refuse_unfit, refuse_unknown_device
 from guardreasoner_moderation.errors import (
     EngineError,
     IncompatibleModelError,
     MissingDependencyError,
     ModelNotFoundError,
+    UnsafeModelError,
     WeightsError,
+    harmless,
 )
 from guardreasoner_moderation.prompts import Prompt
+from guardreasoner_moderation.telemetry import switch_off
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +66,7 @@ class TransformersEngine:
         Raises:
             MissingDependencyError, IncompatibleModelError, ModelNotFoundError, WeightsError
         """
+        switch_off()
         try:
             import torch
             import transformers  # noqa: F401
@@ -72,6 +78,7 @@ class TransformersEngine:
         if is_adapter and base is None:
             raise IncompatibleModelError(f"{folder} is an adapter that names no base model; pass base=")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        refuse_unknown_device(torch, device)
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         options = _loading_options(torch, quantization, device, dtype)
         source = base if is_adapter and base is not None else folder
@@ -322,19 +329,28 @@ def _load_base(source: str | Path, folder: Path, options: Mapping[str, Any]) -> 
         )
         return model, tokenizer
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(source), use_safetensors=True, trust_remote_code=False, **options
+        )
         # An adapter may bring its own tokenizer, with the chat template it was trained in.
         own = folder if (folder / "tokenizer_config.json").exists() else source
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(own))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(own), trust_remote_code=False)
     except OSError as exc:
         if Path(source).is_dir():
             raise IncompatibleModelError(f"{source} is not a whole model folder: {exc}") from exc
         raise ModelNotFoundError(
             f"the base model {str(source)!r} could not be loaded: not a folder, nor to be had from the Hugging Face "
             f"Hub ({type(exc).__name__}). Check its name and the network, log in if it is gated, or pass base=FOLDER."
-        ) from exc
+        ) from harmless(exc)
     except (ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        if "trust_remote_code" in str(exc):
+            raise UnsafeModelError(
+                f"{source} needs code that comes with it, and such code is never run here. Take a model of a kind that "
+                "transformers knows, or run it on a server of your own and pass server="
+            ) from exc
         raise IncompatibleModelError(f"{source} cannot be loaded: {exc}") from exc
+    if own != source:
+        refuse_other_vocabulary(tokenizer, folder, str(source))
     if not getattr(tokenizer, "is_fast", False):
         raise IncompatibleModelError(f"{source} has no fast tokenizer (tokenizer.json); convert it with transformers")
     return model, tokenizer
@@ -348,11 +364,14 @@ def _add_adapter(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error, which follows
+            adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        refuse_unfit(adapted, folder)
         # Merged weights are as fast as the base; quantised ones stay apart, as merging would round them again.
         if getattr(model, "quantization_method", None) is None:
             adapted = adapted.merge_and_unload(safe_merge=True)
-    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as exc:
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as exc:
         raise IncompatibleModelError(f"the adapter {folder} does not fit the base model: {exc}") from exc
     return adapted
 

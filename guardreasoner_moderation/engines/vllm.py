@@ -13,6 +13,7 @@ from typing import Any
 
 from guardreasoner_moderation import weights
 from guardreasoner_moderation.checkpoint import read_json
+from guardreasoner_moderation.checks import whole_number
 from guardreasoner_moderation.engines.base import (
     Generation,
     OnText,
@@ -24,8 +25,15 @@ from guardreasoner_moderation.engines.base import (
     word_tokens,
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, apply_chat_template
-from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError, MissingDependencyError
+from guardreasoner_moderation.errors import (
+    EngineError,
+    IncompatibleModelError,
+    InputError,
+    MissingDependencyError,
+    UnsafeModelError,
+)
 from guardreasoner_moderation.prompts import Prompt
+from guardreasoner_moderation.telemetry import switch_off
 
 _QUANTIZATIONS = {"4bit": "bitsandbytes", "8bit": "fp8"}  # vLLM's names
 
@@ -55,7 +63,9 @@ class VllmEngine:
 
         Raises:
             MissingDependencyError, IncompatibleModelError
+            UnsafeModelError: the options ask for a repository's code.
         """
+        switch_off()
         try:
             from vllm import LLM
             from vllm.lora.request import LoRARequest
@@ -71,8 +81,10 @@ class VllmEngine:
                 )
             source = base
             self._lora = LoRARequest("guard", 1, str(folder))
-            rank = _rank(read_json(folder / "adapter_config.json")["r"])
+            rank = _rank(whole_number("r", read_json(folder / "adapter_config.json").get("r")))
             options = {"enable_lora": True, "max_lora_rank": rank, **options}
+        if options.get("trust_remote_code"):
+            raise UnsafeModelError("the code of a repository is never run here; leave trust_remote_code out")
         if quantization is not None:
             options["quantization"] = _QUANTIZATIONS[quantization]
         try:

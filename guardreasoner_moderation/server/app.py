@@ -18,6 +18,7 @@ from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import ModerationResult
 from guardreasoner_moderation.server.answers import Health, Model, Models, Result, Results
+from guardreasoner_moderation.server.bodies import StrictRoute
 from guardreasoner_moderation.server.conversations import Conversations
 from guardreasoner_moderation.server.gate import Gate
 from guardreasoner_moderation.server.guard import GuardAnswer, GuardRequest, next_answer
@@ -69,6 +70,7 @@ def build_app(guard: Moderator, settings: ServerSettings) -> FastAPI:
         # Spans and log records would carry validation errors, and those carry the text.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.router.route_class = StrictRoute
     install_handlers(app)
     locked = [Depends(HTTPBearer(auto_error=False, description="The server's API key."))] if settings.api_key else []
 

@@ -17,7 +17,7 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "slow_body", 413: "body_too_large"}
 
 MEANINGS: Mapping[int, str] = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON, or holds a key twice.",
     401: "The API key is missing or wrong.",
     404: "There is no such path or model.",
     405: "The path does not take this method.",
@@ -106,7 +106,7 @@ def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, HTTPException)  # noqa: S101
-        message = exc.detail if exc.status_code in (408, 413) else MEANINGS.get(exc.status_code, exc.detail)
+        message = exc.detail if exc.status_code in (400, 408, 413) else MEANINGS.get(exc.status_code, exc.detail)
         answer = Problem(exc.status_code, _CODES.get(exc.status_code, "error"), message).response()
         answer.headers.update(exc.headers or {})  # such as Allow
         return answer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from guardreasoner_moderation.errors import InputError, nearest
+from guardreasoner_moderation.checks import encodable, finite_number, known_word, whole_number
+from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.results import Mode
 
 _WHOLE = ("max_batch", "queue_size", "max_streams", "max_items", "max_text_chars")
@@ -48,26 +48,29 @@ class ServerSettings:
     allow_images: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in set(Mode):
-            raise InputError(f"unknown mode {self.mode!r}{nearest(str(self.mode), Mode)}")
+        known_word("mode", self.mode, Mode)
         for name in _WHOLE:
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
+            whole_number(name, getattr(self, name))
         for name in _POSITIVE:
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} must be above 0, found {value!r}")
-        if not 0 <= self.max_wait_ms <= 10_000:
-            raise InputError(f"max_wait_ms must be from 0 to 10000, found {self.max_wait_ms!r}")
-        if not 0 <= self.port <= 65_535:
-            raise InputError(f"port must be from 0 to 65535, found {self.port!r}")
+            if finite_number(name, getattr(self, name)) <= 0:
+                raise InputError(f"{name} must be above 0, found {shown(getattr(self, name))}")
+        if not 0 <= finite_number("max_wait_ms", self.max_wait_ms) <= 10_000:
+            raise InputError(f"max_wait_ms must be from 0 to 10000, found {shown(self.max_wait_ms)}")
+        whole_number("port", self.port, least=0, most=65_535)
         if self.max_items > self.queue_size:
             raise InputError(
                 f"max_items ({self.max_items}) is more than queue_size ({self.queue_size}): "
                 "a request of that many items could never be accepted"
             )
-        if self.api_key is not None and not self.api_key.strip():
+        if self.api_key is not None:
+            self._check_key(self.api_key)
+
+    @staticmethod
+    def _check_key(key: object) -> None:
+        """Never shows the key."""
+        if not isinstance(key, str) or not encodable(key):
+            raise InputError("the API key is not text")
+        if not key.strip():
             raise InputError("the API key is empty; leave it out to let everyone in")
 
     @property

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from guardreasoner_moderation.engines.base import Engine, SlotWatcher, first_tokens, score_words
+from guardreasoner_moderation.engines.base import Engine, Sampling, SlotWatcher, first_tokens, score_words
 from guardreasoner_moderation.engines.encoding import SpanEncoder
 from guardreasoner_moderation.engines.scripted import ScriptedEngine
+from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.prompts import Prompt, Span
 
 
@@ -95,3 +97,12 @@ def test_words_are_told_apart_at_each_parting(encoder: SpanEncoder) -> None:
 
 def test_a_word_alone_is_certain(encoder: SpanEncoder) -> None:
     assert score_words(encoder, [("other",)], lambda points: []) == [{"other": 0.0}]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"temperature": 0}, {"temperature": math.nan}, {"top_p": 0}, {"top_p": 1.1}, {"seed": -1}],
+)
+def test_sampling_out_of_range_is_an_input_error(numbers: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(numbers))} must be"):
+        Sampling(**numbers)

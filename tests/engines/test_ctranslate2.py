@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import string
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guardreasoner_moderation import EngineError, Moderator, weights
+from guardreasoner_moderation import EngineError, IncompatibleModelError, Moderator, weights
 from guardreasoner_moderation.checkpoint import Checkpoint, add_lora, read_gguf
 from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
 from guardreasoner_moderation.engines.encoding import SpanEncoder
@@ -216,4 +217,21 @@ def test_a_damaged_conversion_is_an_error(tmp_path: Path) -> None:
     for file in good.iterdir():
         (tmp_path / file.name).write_bytes(b"" if file.name == "model.bin" else file.read_bytes())
     with pytest.raises(EngineError, match="cannot load"):
+        CTranslate2Engine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "is not what the conversion writes: 'tokens'"),
+        ({"tokens": "abc"}, "tokens must be of type list"),
+        ({"tokens": [1], "eos_token": "a", "context_tokens": 5}, "each of the tokens must be of type str"),
+        ({"tokens": ["a"], "eos_token": "a", "context_tokens": "5"}, "context_tokens must be a whole number"),
+        ({"tokens": ["a"], "eos_token": "a", "context_tokens": 5}, r"tokenizer\.json cannot be read"),
+    ],
+)
+def test_a_damaged_folder_of_a_converted_model_is_an_error(tmp_path: Path, about: object, message: str) -> None:
+    (tmp_path / "engine.json").write_text(json.dumps(about))
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff")
+    with pytest.raises(IncompatibleModelError, match=message):
         CTranslate2Engine(tmp_path)

@@ -8,7 +8,7 @@ from example_cards import write
 
 from guardreasoner_moderation.errors import InputError
 from model_cards.claims import CLAIMS, Outcome, check_claims, render_claims
-from model_cards.reading import read_yaml
+from texts.strict_yaml import read_yaml
 
 CLAIM = {
     "claim": "More is better",

@@ -52,6 +52,13 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (MINIMAL + "    think_share: 1.5\n", "think_share must be between 0 and 1"),
         ("base: smollm2-135m\ndata: own.jsonl\n", "must be a mapping, found str"),
         (MINIMAL + "rank: true\n", "rank must be of type int"),
+        (MINIMAL + "rank: -16\n", "rank must be a whole number of at least 1, found -16"),
+        (MINIMAL + "first_layer: -1\n", "first_layer must be a whole number of at least 0"),
+        (MINIMAL + "learning_rate: .nan\n", "learning_rate must be a finite number, found nan"),
+        (MINIMAL + f"learning_rate: 1{'0' * 400}\n", "learning_rate must be a finite number"),
+        (MINIMAL + "rank: 8\nrank: 16\n", "the key 'rank' stands there twice"),
+        (MINIMAL + "presicion: bf16\n", "unknown key presicion; did you mean 'precision'"),
+        (MINIMAL + "precision: bf61\n", "unknown precision 'bf61'; did you mean 'bf16'"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:

@@ -102,7 +102,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("prompt_format: compakt", "did you mean 'compact'"),
         ("best: request_f2", "did you mean 'request_f1'"),
         ("chat: true\nprompt_format: compact", "chat belongs to the guardreasoner format"),
-        ("batch_size: 0", "batch_size must be at least 1, found 0"),
+        ("batch_size: 0", "batch_size must be a whole number of at least 1, found 0"),
         ("beta: 0.1", "unknown key beta"),
     ],
 )
