@@ -116,6 +116,9 @@ def serve(
     queue_size: Annotated[int, typer.Option(help="Items that may wait; beyond it 429.")] = _SERVE.queue_size,
     max_streams: Annotated[int, typer.Option(help="Streaming requests at once; beyond it 429.")] = _SERVE.max_streams,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is answered with 504.")] = _SERVE.timeout,
+    read_timeout: Annotated[
+        float, typer.Option(help="Seconds that a client may take to send a request; beyond it 408.")
+    ] = _SERVE.read_timeout,
     max_body_mb: Annotated[float, typer.Option(help="Size of a body in MiB; beyond it 413.")] = _SERVE.max_body_mb,
     max_items: Annotated[int, typer.Option(help="Items of a request; beyond it 422.")] = _SERVE.max_items,
     max_text_chars: Annotated[int, typer.Option(help="Characters of an item; beyond it 422.")] = _SERVE.max_text_chars,
@@ -130,6 +133,9 @@ def serve(
     allow_images: Annotated[
         bool, typer.Option("--allow-images", help="Let images of LiteLLM calls pass unjudged.")
     ] = _SERVE.allow_images,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Run the engine in the server's own process, and die with it.")
+    ] = False,
 ) -> None:
     """Answer over HTTP: OpenAI's moderation API, a native one, and a LiteLLM guardrail."""
     if api_key is None and "GUARDREASONER_API_KEY" in os.environ:
@@ -143,6 +149,7 @@ def serve(
         queue_size=queue_size,
         max_streams=max_streams,
         timeout=timeout,
+        read_timeout=read_timeout,
         max_body_mb=max_body_mb,
         max_items=max_items,
         max_text_chars=max_text_chars,
@@ -153,7 +160,16 @@ def serve(
     from guardreasoner_moderation.moderator import Moderator
     from guardreasoner_moderation.server.running import bind
 
-    load = partial(Moderator.from_pretrained, model, engine=engine, server=server, tokenizer=tokenizer)
+    # These two run the model elsewhere already.
+    elsewhere = engine in ("openai", "vllm") or (engine == "auto" and server is not None)
+    load = partial(
+        Moderator.from_pretrained,
+        model,
+        engine=engine,
+        server=server,
+        tokenizer=tokenizer,
+        own_process=not (in_process or elsewhere),
+    )
     with bind(host, port) as listener, load(thresholds=threshold, batch_size=max_batch) as guard:
         typer.echo(f"guardreasoner: serving {model} on {host} port {listener.getsockname()[1]}", err=True)
         if api_key is None and host not in ("127.0.0.1", "::1", "localhost"):

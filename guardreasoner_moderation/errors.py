@@ -62,6 +62,10 @@ class MissingDependencyError(ModerationError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs more packages. Run: pip install 'guardreasoner-moderation[{extra}]'")
+        self._made_of = (feature, extra)
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
+        return type(self), self._made_of  # an engine's process may raise it
 
 
 class EngineError(ModerationError):

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -211,6 +212,30 @@ def load_model(
 
         running = TransformersEngine(path, base=base, quantization=quantization, device=device, dtype=dtype)
     return LoadedModel(str(id_or_path), running, found, path, digest)
+
+
+def load_in_worker(id_or_path: str | Path, **options: Any) -> LoadedModel:
+    """:func:`load_model`, with the engine in a process of its own, which is started again when it dies.
+
+    Raises:
+        InputError: the model runs on a server, or in processes that its engine starts by itself.
+        ModerationError: as for :func:`load_model`.
+        EngineError: the process died while it loaded the model.
+    """
+    engine = options.get("engine", "auto")
+    if engine in ("openai", "vllm") or (engine == "auto" and options.get("server") is not None):
+        raise InputError("the openai and vllm engines run in other processes already; leave own_process out")
+    from guardreasoner_moderation.engines.worker import WorkerEngine
+
+    running = WorkerEngine(partial(_load_apart, id_or_path, **options))
+    return LoadedModel(engine=running, **running.about)
+
+
+def _load_apart(id_or_path: str | Path, **options: Any) -> tuple[Engine, dict[str, Any]]:
+    """A running engine, and what else is known of its model."""
+    model = load_model(id_or_path, **options)
+    facts = {entry.name: getattr(model, entry.name) for entry in dataclasses.fields(model)}
+    return facts.pop("engine"), facts
 
 
 def _served(

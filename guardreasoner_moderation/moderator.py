@@ -18,7 +18,7 @@ from guardreasoner_moderation.errors import InputError, ModerationError
 from guardreasoner_moderation.guarding import Every, GuardedResponse, GuardResult, aguard, guard
 from guardreasoner_moderation.interactions import Interaction, Item, Message, from_messages, to_interaction
 from guardreasoner_moderation.judge import Judge
-from guardreasoner_moderation.models import SPEC_FILE, LoadedModel, ModelSpec, load_model
+from guardreasoner_moderation.models import SPEC_FILE, LoadedModel, ModelSpec, load_in_worker, load_model
 from guardreasoner_moderation.prompts import Policy, refuse_bad_policy
 from guardreasoner_moderation.results import Mode, ModerationResult
 from guardreasoner_moderation.streaming import ReasoningStream, stream_from_thread
@@ -83,6 +83,7 @@ class Moderator:
         server: str | None = None,
         api_key: str | None = None,
         tokenizer: str | Path | None = None,
+        own_process: bool = False,
         **settings: Any,
     ) -> Moderator:
         """Loads any PEFT adapter, merged causal language model or GGUF file, or uses a model that a server runs.
@@ -103,6 +104,8 @@ class Moderator:
             api_key: the server's key; default: the variable GUARDREASONER_SERVER_KEY.
             tokenizer: for a server: folder or repository id with the model's tokenizer, so that it is sent token ids;
                 a ``moderation.json`` there is read too. Without it control tokens in texts are broken up.
+            own_process: run the engine in a child process, so that its crash is an error here, after which it is
+                started again (``docs/server.md``). :meth:`close` ends it.
             **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
 
         Raises:
@@ -113,7 +116,8 @@ class Moderator:
             MissingDependencyError: an extra is not installed.
             InputError: arguments that do not go together.
         """
-        model = load_model(
+        load = load_in_worker if own_process else load_model
+        model = load(
             id_or_path,
             base=base,
             revision=revision,

@@ -105,7 +105,7 @@ def try_surface(surface: Surface, folder: Path, *, inputs: int, seed: int) -> Ou
             started = time.perf_counter()
             try:
                 with _limited(surface.seconds):
-                    word = attempt(Random(f"{seed} {surface.name} {number}"))  # noqa: S311 - seeded draws
+                    word = attempt(Random(f"{seed} {surface.name} {number}"))
             except ModerationError:
                 word = REFUSED
             except (Exception, OutOfTimeError) as exc:  # noqa: BLE001 - what is looked for

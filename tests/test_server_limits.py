@@ -18,10 +18,13 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
-from test_server import Served, Watched, events_of, serving, wait_until
+from starlette.routing import Route
+from test_server import SPEC, Served, Watched, by_word, events_of, serving, wait_until
 
+from guardreasoner_moderation import Moderator
+from guardreasoner_moderation.engines.scripted import ScriptedEngine
 from guardreasoner_moderation.errors import InputError
-from guardreasoner_moderation.server import ServerSettings, service
+from guardreasoner_moderation.server import ServerSettings, create_app, service
 from guardreasoner_moderation.server.reading import Reader
 from guardreasoner_moderation.server.running import bind
 
@@ -173,7 +176,7 @@ def test_a_client_that_leaves_a_stream_frees_its_slot_and_stops_the_model() -> N
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Served]:
-    with serving(max_body_mb=0.01, max_items=3, max_text_chars=100, timeout=1, api_key="sésame") as served:
+    with serving(max_body_mb=0.01, max_items=3, max_text_chars=100, read_timeout=1, api_key="sésame") as served:
         yield served
 
 
@@ -221,13 +224,23 @@ def test_limits_on_items_and_texts(small: Served, path: str, body: Any, code: st
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sésame".encode()}])
 def test_without_the_key_only_the_probes_answer(small: Served, headers: dict[str, Any]) -> None:
+    """Every route of the application, with every method, and paths that are none."""
+    guard = Moderator.from_engine(ScriptedEngine(by_word), SPEC)
+    app = create_app(guard, ServerSettings(api_key="sésame"))
+    known = [route.path for route in app.routes if isinstance(route, Route)]
+    assert {"/v1/classify", "/v1/guard", "/v1/models", "/metrics", "/openapi.json", "/healthz", "/readyz"} <= set(known)
+    probes = {"/healthz", "/readyz"}
     with httpx.Client(base_url=small.url, headers=headers) as stranger:
-        for path in ("/v1/classify", "/v1/moderations", "/beta/litellm_basic_guardrail_api"):
-            answer = stranger.post(path, json={})
-            assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
-            assert answer.headers["www-authenticate"] == "Bearer"
-        assert {stranger.get(path).status_code for path in ("/v1/models", "/metrics", "/v1/nothing")} == {401}
-        assert {stranger.get(path).status_code for path in ("/healthz", "/readyz", "/openapi.json")} == {200}
+        for path in [*known, "/", "/docs", "/redoc", "/v1/nothing", "/healthz/", "//healthz", "/v1/models/../healthz"]:
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+                answer = stranger.request(method, path)
+                if path in probes:
+                    assert answer.status_code == (200 if method == "GET" else 405)
+                else:
+                    assert answer.status_code == 401, (method, path)
+                    assert answer.headers["www-authenticate"] == "Bearer"
+        answer = stranger.post("/v1/classify", json={"prompt": "tea"})
+        assert answer.json()["error"]["type"] == "authentication_error"
 
 
 def test_the_key_may_come_in_either_header(small: Served) -> None:

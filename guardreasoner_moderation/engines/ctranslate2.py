@@ -215,6 +215,10 @@ class CTranslate2Engine:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.chat_template`."""
         raise EngineError("a converted model has no chat template; use engine='transformers' for a chat adapter")
 
+    def tokenizer_json(self) -> str:
+        """The tokenizer, for a process that cuts texts and does not run the model."""
+        return self._encoder.to_json()
+
     def close(self) -> None:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.close`."""
         with self._loading:

@@ -80,6 +80,11 @@ class SpanEncoder:
         begins = getattr(tokenizer, "add_bos_token", False) or tokenizer("a").input_ids[:1] == [bos]
         return cls(tokenizer.backend_tokenizer, bos if begins else None)
 
+    def to_json(self) -> str:
+        """The tokenizer, for another process."""
+        text: str = self._frame.to_str()
+        return text
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole prompt, without filler."""
         ids = [self._bos_id] if prompt.add_bos and self._bos_id is not None else []

@@ -168,6 +168,10 @@ class TransformersEngine:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.chat_template`."""
         return apply_chat_template(self._tokenizer, messages)
 
+    def tokenizer_json(self) -> str:
+        """The tokenizer, for a process that cuts texts and does not run the model."""
+        return self._encoder.to_json()
+
     def close(self) -> None:
         """See :meth:`guardreasoner_moderation.engines.base.Engine.close`."""
         with self._lock:

@@ -18,7 +18,6 @@ from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import ModerationResult
 from guardreasoner_moderation.server.answers import Health, Model, Models, Result, Results
-from guardreasoner_moderation.server.bodies import StrictRoute
 from guardreasoner_moderation.server.conversations import Conversations
 from guardreasoner_moderation.server.gate import Gate
 from guardreasoner_moderation.server.guard import GuardAnswer, GuardRequest, next_answer
@@ -31,6 +30,7 @@ from guardreasoner_moderation.server.reading import Reader, gone
 from guardreasoner_moderation.server.requests import ClassifyItems, ClassifyRequest
 from guardreasoner_moderation.server.service import Service
 from guardreasoner_moderation.server.settings import ServerSettings
+from guardreasoner_moderation.server.strict_route import StrictRoute
 
 _POST_ERRORS = documented(400, 408, 413, 415, 422, 429, 503, 504)
 _EVENT = {

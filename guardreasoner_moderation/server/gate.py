@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: key, kind and size of the body, and how many are under way."""
+"""What every request passes before a route sees it: key, kind of body, and how many are under way."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardreasoner_moderation.server.bodies import Bodies
 from guardreasoner_moderation.server.metrics import Metrics
 from guardreasoner_moderation.server.problems import Problem
 from guardreasoner_moderation.server.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that need no key."""
 
 _log = logging.getLogger("guardreasoner_moderation.server")
 
 
 class Gate:
-    """ASGI middleware. It reads no body: it counts the bytes while the route reads them.
+    """ASGI middleware. It reads no body: it watches the route read it.
 
     Args:
         app: what is guarded.
@@ -47,7 +47,8 @@ class Gate:
         self._metrics = metrics
         self._paths = frozenset(paths)
         self._posted = frozenset(posted)
-        self._under_way = 0
+        self._bodies = Bodies(settings, metrics.on_rejected)
+        self._under_way = 0  # of those with bodies; others hold nothing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the application's lifespan."""
@@ -66,10 +67,11 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        self._under_way += 1
+        posts = scope["method"] == "POST"
+        self._under_way += posts
         try:
             self._check(scope)
-            await self._app(scope, self._limited(receive), answer)
+            await self._app(scope, self._bodies.limited(receive) if posts else receive, answer)
         except Problem as problem:
             await problem.response()(scope, receive, answer)
         except Exception as exc:  # noqa: BLE001 - its message could hold the text, so it goes into no log
@@ -84,7 +86,7 @@ class Gate:
                 sorry = Problem(500, "internal", "the server failed; nothing was judged, treat the text as unsafe")
                 await sorry.response()(scope, receive, answer)
         finally:
-            self._under_way -= 1
+            self._under_way -= posts
             # Other paths, and query strings, are the client's words and could be a text.
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.on_request(path, status)
@@ -97,7 +99,8 @@ class Gate:
             self._check_key(headers, self._settings.api_key)
         if scope["method"] != "POST":
             return
-        if self._under_way > self._settings.max_in_flight:
+        # Clients that send slowly, or half a body, must not keep the others out.
+        if self._under_way > self._settings.max_in_flight and not self._bodies.make_room():
             self._reject("too_many_requests")
             raise Problem(429, "queue_full", "too many requests are under way; try again later", retry_after=1)
         kind = headers.get(b"content-type").split(b";")[0].strip().lower()
@@ -105,7 +108,7 @@ class Gate:
             raise Problem(415, "unsupported_media_type", "send the header Content-Type: application/json")
         length = headers.get(b"content-length")
         if length.isdigit() and (len(length) > 18 or int(length) > self._settings.max_body_bytes):
-            raise self._too_large()
+            raise self._bodies.too_large()
 
     def _check_key(self, headers: _Headers, key: str) -> None:
         scheme, _, given = headers.get(b"authorization").partition(b" ")
@@ -115,35 +118,6 @@ class Gate:
             self._reject("unauthorized")
             message = "wrong API key" if given else "missing API key; send the header Authorization: Bearer <key>"
             raise Problem(401, "invalid_api_key", message)
-
-    def _limited(self, receive: Receive) -> Receive:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.timeout
-        size = 0
-        whole = False
-
-        async def limited() -> Message:
-            nonlocal size, whole
-            if whole:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), deadline - loop.time())
-            except asyncio.TimeoutError as exc:
-                self._reject("slow_body")
-                raise HTTPException(408, "the body did not arrive in time") from exc
-            size += len(message.get("body", b""))
-            whole = message["type"] != "http.request" or not message.get("more_body", False)
-            if size > self._settings.max_body_bytes:
-                problem = self._too_large()
-                raise HTTPException(problem.status, problem.message)
-            return message
-
-        return limited
-
-    def _too_large(self) -> Problem:
-        self._reject("body_too_large")
-        limit = self._settings.max_body_bytes
-        return Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
 
     def _reject(self, reason: str) -> None:
         self._metrics.on_rejected(reason)

@@ -45,6 +45,9 @@ class Metrics:
         self._running = Gauge("guardreasoner_running_items", "Items that are judged now.", registry=registry)
         self._streams = Gauge("guardreasoner_streams", "Streams that run now.", registry=registry)
         self._ready = Gauge("guardreasoner_ready", "1 after the warm-up inference.", registry=registry)
+        self._restarts = Counter(
+            "guardreasoner_engine_restarts", "New starts of the engine's process after it died.", registry=registry
+        )
         self._items = Counter("guardreasoner_items", "Judged items, by mode.", ["mode"], registry=registry)
         self._flagged = Counter(
             "guardreasoner_flagged", "Flagged items, by category (none, custom).", ["category"], registry=registry
@@ -89,9 +92,13 @@ class Metrics:
         """A stream has begun or ended."""
         self._streams.set(running)
 
-    def on_ready(self) -> None:
-        """The warm-up inference has succeeded."""
-        self._ready.set(1)
+    def on_ready(self, ready: bool) -> None:
+        """The warm-up inference has succeeded, or the engine has died."""
+        self._ready.set(ready)
+
+    def on_restart(self) -> None:
+        """The engine's process was started again."""
+        self._restarts.inc()
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

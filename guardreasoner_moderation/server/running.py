@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.server.connections import timed_protocol
 from guardreasoner_moderation.server.settings import ServerSettings
 
 
@@ -48,6 +49,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
         host=settings.host,
         port=settings.port,
         lifespan="on",
+        http=timed_protocol(settings.read_timeout),
         server_header=False,
         access_log=False,
         log_config=logs,

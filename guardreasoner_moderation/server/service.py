@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from guardreasoner_moderation.engines.worker import WorkerEngine
 from guardreasoner_moderation.errors import InputError, ModerationError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.moderator import Moderator
@@ -38,7 +40,11 @@ class Service:
             observer=metrics,
         )
         self._streams = StreamPool(guard, settings.max_streams, metrics.on_streams)
+        # Beside the queue: after a death of the engine that may be full, and all in it wait for the warm-up.
+        self._warm_thread = ThreadPoolExecutor(1, thread_name_prefix="moderator-warm-up")
         self._warming: asyncio.Task[None] | None = None
+        self._trouble: str | None = None  # why the engine does not run
+        self._stopping = False
         self.ready = False
 
     @property
@@ -50,14 +56,25 @@ class Service:
         """Begins to work, and warms the model up in the background."""
         self._batcher.start()
         self._warming = asyncio.create_task(self._warm_up())
+        engine = self._guard.model.engine
+        if isinstance(engine, WorkerEngine):
+            loop = asyncio.get_running_loop()
+
+            def told(trouble: str | None) -> None:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._on_engine, trouble)
+
+            engine.watch(told)
 
     async def stop(self) -> None:
         """Ends the work. The HTTP server has waited for what was accepted."""
         self.ready = False
+        self._stopping = True
         if self._warming is not None:
             self._warming.cancel()
             with suppress(asyncio.CancelledError):
                 await self._warming
+        self._warm_thread.shutdown(wait=False, cancel_futures=True)
         self._streams.close()
         await self._batcher.stop()
 
@@ -138,7 +155,7 @@ class Service:
             stream.abandon()
 
     def refuse_unless_ready(self) -> None:
-        """Raises a Problem, 503, before the warm-up and after the end."""
+        """Raises a Problem, 503, before the warm-up, while the engine is started again, and after the end."""
         if not self.ready:
             raise self._not_ready()
 
@@ -158,24 +175,44 @@ class Service:
 
     def _not_ready(self) -> Problem:
         self._metrics.on_rejected("not_ready")
-        return Problem(503, "not_ready", "the server is starting or stopping; try again later", retry_after=1)
+        why = "the server is starting or stopping" if self._trouble is None else self._trouble
+        return Problem(503, "not_ready", f"{why}; try again later", retry_after=1)
 
     def _timed_out(self) -> Problem:
         self._metrics.on_error("timeout")
         return Problem(504, "timeout", f"not judged within {self._settings.timeout:g} s; treat the text as unsafe")
 
+    def _on_engine(self, trouble: str | None) -> None:
+        """The engine's process has died, could not be started again, or runs again."""
+        if self._stopping:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            _log.info("the engine's process runs again")
+            self._metrics.on_restart()
+            self._warming = asyncio.create_task(self._warm_up())
+            return
+        _log.error("%s; it will be started again", trouble)
+        self.ready = False
+        self._metrics.on_ready(False)
+        if self._warming is not None:
+            self._warming.cancel()
+
     async def _warm_up(self) -> None:
         plan = Plan(self._settings.mode)
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                (result,) = await self._batcher.submit([Interaction("Hello.")], plan)
-            except (QueueFullError, InputError) as exc:
+                (result,) = await loop.run_in_executor(
+                    self._warm_thread, self._judge_batch, [Interaction("Hello.")], plan
+                )
+            except InputError as exc:
                 reason: str | None = str(exc)
             else:
                 reason = result.error
             if reason is None:
                 self.ready = True
-                self._metrics.on_ready()
+                self._metrics.on_ready(True)
                 _log.info("ready")
                 return
             _log.error("the warm-up failed, trying again: %s", reason)

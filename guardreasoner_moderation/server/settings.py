@@ -9,7 +9,7 @@ from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.results import Mode
 
 _WHOLE = ("max_batch", "queue_size", "max_streams", "max_items", "max_text_chars")
-_POSITIVE = ("timeout", "max_body_mb")
+_POSITIVE = ("timeout", "read_timeout", "max_body_mb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class ServerSettings:
         max_streams: how many requests with ``stream: true`` may run at once.
         timeout: seconds that a request may take before it is answered with 504; also the time that a shutdown gives
             to what was accepted.
+        read_timeout: seconds that a client may take to send the head of a request, then its body, and to read when much
+            waits for it; beyond it the connection is closed.
         max_body_mb: size of a request's body, in MiB.
         max_items: how many items one request may hold.
         max_text_chars: how long one item may be, in characters, all of its texts together.
@@ -41,6 +43,7 @@ class ServerSettings:
     queue_size: int = 256
     max_streams: int = 4
     timeout: float = 60.0
+    read_timeout: float = 20.0
     max_body_mb: float = 1.0
     max_items: int = 64
     max_text_chars: int = 50_000
