@@ -45,6 +45,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        normalize: bool = True,
         batch_size: int = 64,
         engine: str = "auto",
     ) -> None:
@@ -56,6 +57,8 @@ class Moderator:
                 mapping from task to number. Default: the model's own.
             auto_bounds: between these scores ``auto`` mode reasons. Default: the model's own.
             window_tokens: longer texts are judged in windows of so many tokens. Default: the model's own.
+            normalize: read texts in plain characters, and what they hold in Base64 too
+                (:mod:`guardreasoner_moderation.normalization`). Results are about the texts as they were given.
             batch_size: how many items of a batch go to the engine together.
             engine: "auto", "ctranslate2" or "transformers".
         """
@@ -64,6 +67,7 @@ class Moderator:
             thresholds=thresholds,
             auto_bounds=auto_bounds,
             window_tokens=window_tokens,
+            normalize=normalize,
             batch_size=batch_size,
         )
 
@@ -102,7 +106,8 @@ class Moderator:
             api_key: the server's key; default: the variable GUARDREASONER_SERVER_KEY.
             tokenizer: for a server: folder or repository id with the model's tokenizer, so that it is sent token ids;
                 a ``moderation.json`` there is read too. Without it control tokens in texts are broken up.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
+                class.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -137,7 +142,8 @@ class Moderator:
             engine: any implementation of :class:`guardreasoner_moderation.engines.base.Engine`.
             spec: how its model is asked and its scores are read.
             name: what results carry as ``model``.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
+                class.
         """
         moderator = cls.__new__(cls)
         moderator._set_up(LoadedModel(name, engine, spec), **settings)
@@ -150,6 +156,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        normalize: bool = True,
         batch_size: int = 64,
     ) -> None:
         self.model = model
@@ -160,12 +167,16 @@ class Moderator:
         self._batch_size = batch_size
         if self._window_tokens < 16:
             raise InputError(f"window_tokens must be at least 16, found {self._window_tokens}")
+        if not isinstance(normalize, bool):
+            raise InputError(f"normalize must be True or False, found {normalize!r}")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, found {batch_size}")
         low, high = self._auto_bounds
         if not 0 <= low <= high <= 1:
             raise InputError(f"auto_bounds must be two rising numbers from 0 to 1, found {self._auto_bounds}")
-        self._judge = Judge(model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens)
+        self._judge = Judge(
+            model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens, normalize=normalize
+        )
 
     def classify(
         self,
