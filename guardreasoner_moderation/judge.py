@@ -28,13 +28,16 @@ from guardreasoner_moderation.windows import Piece, cut, deciding
 class Judge:
     """Judges interactions with one model."""
 
-    def __init__(self, model: LoadedModel, *, auto_bounds: tuple[float, float], window_tokens: int) -> None:
+    def __init__(
+        self, model: LoadedModel, *, auto_bounds: tuple[float, float], window_tokens: int, normalize: bool
+    ) -> None:
         self._name = model.name
         self._engine: Engine = model.engine
         self._spec: ModelSpec = model.spec
         self._asker = Asker(model.engine, model.spec)
         self._auto_bounds = auto_bounds
         self._window_tokens = window_tokens
+        self._normalize = normalize
 
     def judge(
         self, interactions: Sequence[Interaction], how: Settings, on_text: OnText | None = None
@@ -46,7 +49,10 @@ class Judge:
         """
         if not interactions:
             return []
-        cuts = [cut(interaction, self._engine.encode, self._window_tokens) for interaction in interactions]
+        cuts = [
+            cut(interaction, self._engine.encode, self._window_tokens, normalize=self._normalize)
+            for interaction in interactions
+        ]
         if how.mode is not Mode.AUTO:
             return self._judge_in_mode(cuts, how, on_text)[0]
         low, high = self._auto_bounds

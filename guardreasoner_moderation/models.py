@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from guardreasoner_moderation import weights
 from guardreasoner_moderation.cache import cache_dir, cached_entry, forget_hashes

@@ -46,6 +46,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        normalize: bool = True,
         batch_size: int = 64,
         engine: str = "auto",
     ) -> None:
@@ -57,6 +58,8 @@ class Moderator:
                 mapping from task to number. Default: the model's own.
             auto_bounds: between these scores ``auto`` mode reasons. Default: the model's own.
             window_tokens: longer texts are judged in windows of so many tokens. Default: the model's own.
+            normalize: read texts in plain characters, and what they hold in Base64 too
+                (:mod:`guardreasoner_moderation.normalization`). Results are about the texts as they were given.
             batch_size: how many items of a batch go to the engine together.
             engine: "auto", "ctranslate2" or "transformers".
         """
@@ -65,6 +68,7 @@ class Moderator:
             thresholds=thresholds,
             auto_bounds=auto_bounds,
             window_tokens=window_tokens,
+            normalize=normalize,
             batch_size=batch_size,
         )
 
@@ -106,7 +110,8 @@ class Moderator:
                 a ``moderation.json`` there is read too. Without it control tokens in texts are broken up.
             own_process: run the engine in a child process, so that its crash is an error here, after which it is
                 started again (``docs/server.md``). :meth:`close` ends it.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
+                class.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -142,7 +147,8 @@ class Moderator:
             engine: any implementation of :class:`guardreasoner_moderation.engines.base.Engine`.
             spec: how its model is asked and its scores are read.
             name: what results carry as ``model``.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens`` and ``batch_size``, as for the class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
+                class.
         """
         moderator = cls.__new__(cls)
         moderator._set_up(LoadedModel(name, engine, spec), **settings)
@@ -155,6 +161,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        normalize: bool = True,
         batch_size: int = 64,
     ) -> None:
         self.model = model
@@ -165,7 +172,11 @@ class Moderator:
         window = model.spec.window_tokens if window_tokens is None else window_tokens
         self._window_tokens = whole_number("window_tokens", window, least=16)
         self._batch_size = whole_number("batch_size", batch_size)
-        self._judge = Judge(model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens)
+        if not isinstance(normalize, bool):
+            raise InputError(f"normalize must be True or False, found {normalize!r}")
+        self._judge = Judge(
+            model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens, normalize=normalize
+        )
 
     def classify(
         self,

@@ -111,9 +111,9 @@ class Window:
 
     Attributes:
         index: number of the deciding window, from 0.
-        count: how many windows the input was cut into.
-        field: the text that was cut: "prompt" or "response".
-        start, end: the window's place in that text, in characters.
+        count: how many windows the input was cut into, those with decoded parts of it last.
+        field: the text that was cut: "prompt", "response" or "conversation".
+        start, end: the window's place in that text as it was given, in characters.
     """
 
     index: int

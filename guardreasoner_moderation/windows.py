@@ -7,14 +7,18 @@ A text that is longer than a model's window is judged piece by piece:
 
 A request or response is as harmful as its most harmful window. A refusal is said at the beginning of a response, so its
 first window decides. Every token is read at most 1 + overlap / size times, so the cost grows linearly with the length.
+
+Windows are cut from what is read in place of a text (:mod:`normalization`), and named by their places in the text
+itself. What a text holds in Base64 is judged in windows of its own, which come last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardreasoner_moderation.interactions import Interaction
+from guardreasoner_moderation.normalization import Reading, as_it_is, decoded, normalized
 from guardreasoner_moderation.results import Task, Window
 from guardreasoner_moderation.verdicts import tasks_of
 
@@ -34,29 +38,41 @@ class Piece:
     window: Window | None = None
 
 
-def cut(interaction: Interaction, tokenize: Tokenize, size: int) -> list[Piece]:
-    """The pieces of an interaction that fit in windows of ``size`` tokens, frame not counted."""
-    texts = [interaction.prompt, interaction.response or "", interaction.system or ""]
-    texts += [turn.text for turn in interaction.history]
-    # A token is at least one byte of text, so a short text needs no counting.
-    if sum(len(text.encode()) for text in texts) <= size or sum(len(tokenize(text)) for text in texts) <= size:
-        return [Piece(interaction, tasks_of(has_response=interaction.response is not None))]
+def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: bool = False) -> list[Piece]:
+    """The pieces of an interaction that fit in windows of ``size`` tokens, frame not counted.
+
+    Args:
+        interaction: what is judged.
+        tokenize: tokens of a text.
+        size: of a window.
+        normalize: whether texts are read in plain characters, and what they hold in Base64 too.
+    """
+    read = normalized if normalize else as_it_is
+    plain = _in_plain_characters(interaction) if normalize else interaction
+    whole = _fits(plain, tokenize, size)
+    pieces = [Piece(plain, tasks_of(has_response=interaction.response is not None))] if whole else []
+
+    def readings(text: str) -> list[Reading]:
+        hidden = decoded(text) if normalize else None
+        return [*([] if whole else [read(text)]), *([hidden] if hidden else [])]
+
     request = transcript(interaction)
     field = "prompt" if request == interaction.prompt else "conversation"
-    pieces = [
-        Piece(Interaction(request[window.start : window.end]), (Task.REQUEST,), window)
-        for window in _windows(request, tokenize, size, field)
+    pieces += [
+        Piece(Interaction(text), (Task.REQUEST,), window)
+        for text, window in _windows(readings(request), tokenize, size, field, len(pieces))
     ]
-    if interaction.response is not None:
-        beside = request[: _end_of(request, tokenize, int(size * _REQUEST_SHARE))]
-        windows = _windows(interaction.response, tokenize, size - len(tokenize(beside)), "response")
+    if interaction.response is not None and (found := readings(interaction.response)):
+        beside = read(request).text
+        beside = beside[: _end_of(beside, tokenize, int(size * _REQUEST_SHARE))]
+        room = size - len(tokenize(beside))
         pieces += [
             Piece(
-                Interaction(beside, interaction.response[window.start : window.end]),
+                Interaction(beside, text),
                 (Task.COMPLETION, Task.RESPONSE) if window.index == 0 else (Task.RESPONSE,),
                 window,
             )
-            for window in windows
+            for text, window in _windows(found, tokenize, room, "response", int(whole))
         ]
     return pieces
 
@@ -78,7 +94,37 @@ def deciding(task: Task, scores: Mapping[int, float]) -> int:
     return max(scores, key=lambda number: (scores[number], -number))
 
 
-def _windows(text: str, tokenize: Tokenize, size: int, field: str) -> Sequence[Window]:
+def _in_plain_characters(interaction: Interaction) -> Interaction:
+    def plain(text: str | None) -> str | None:
+        return None if text is None else normalized(text).text
+
+    return Interaction(
+        normalized(interaction.prompt).text,
+        plain(interaction.response),
+        tuple(replace(turn, text=normalized(turn.text).text) for turn in interaction.history),
+        plain(interaction.system),
+    )
+
+
+def _fits(interaction: Interaction, tokenize: Tokenize, size: int) -> bool:
+    texts = [interaction.prompt, interaction.response or "", interaction.system or ""]
+    texts += [turn.text for turn in interaction.history]
+    # A token is at least one byte of text, so a short text needs no counting.
+    return sum(len(text.encode()) for text in texts) <= size or sum(len(tokenize(text)) for text in texts) <= size
+
+
+def _windows(
+    readings: Sequence[Reading], tokenize: Tokenize, size: int, field: str, first: int
+) -> list[tuple[str, Window]]:
+    """What is read in each window, and its place in the text of that field; ``first`` is the first one's number."""
+    parts = [(reading, *place) for reading in readings for place in _places(reading.text, tokenize, size)]
+    return [
+        (reading.text[begin:end], Window(number, first + len(parts), field, *reading.place(begin, end)))
+        for number, (reading, begin, end) in enumerate(parts, first)
+    ]
+
+
+def _places(text: str, tokenize: Tokenize, size: int) -> list[tuple[int, int]]:
     offsets = tokenize(text)
     step = max(1, size - int(size * _OVERLAP))
     starts = list(range(0, max(1, len(offsets) - size + step), step))
@@ -88,7 +134,7 @@ def _windows(text: str, tokenize: Tokenize, size: int, field: str) -> Sequence[W
         end = len(text) if number == len(starts) - 1 else offsets[first + size - 1][1]
         if text[begin:end].strip():  # a window of white space says nothing
             places.append((begin, end))
-    return [Window(index, len(places), field, begin, end) for index, (begin, end) in enumerate(places)]
+    return places
 
 
 def _end_of(text: str, tokenize: Tokenize, tokens: int) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # Whatever a vocabulary may have for a control token: <|im_end|>, <s>, <start_of_turn>, </think>, [INST], [/INST], ]~b].
 _CONTROL = re.compile(r"<(?=[^\s<>]+>)|\[(?=/?[A-Z][A-Z0-9_]*\])|<(?=[|｜])|(?<=[|｜])(?=>)|\](?=~)|\[(?=e~)")
+
+_MARKUP = re.compile(r"[^\w\s▁]")
 
 
 def defused(text: str) -> str:
@@ -61,7 +65,12 @@ class TextEncoder(Protocol):
 
 
 class SpanEncoder:
-    """Encodes each span of a prompt on its own: ``<|im_end|>`` in an untrusted span stays plain text."""
+    """Encodes each span of a prompt on its own: ``<|im_end|>`` in an untrusted span stays plain text.
+
+    A tokenizer's own switch for that is not enough: it leaves tokens such as ``<think>`` or ``<｜User｜>``, which many
+    tokenizers add without marking them as special, and vocabularies from which ordinary text can be put together to
+    ``</s>`` (Unigram, or ``ignore_merges``). So the ids are looked at too.
+    """
 
     def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None) -> None:
         # A second tokenizer, because the switch is its state and engines are used from several threads.
@@ -72,6 +81,7 @@ class SpanEncoder:
             one.no_truncation()
             one.no_padding()
         self._bos_id = bos_id
+        self.control_ids = control_ids(tokenizer)
 
     @classmethod
     def of(cls, tokenizer: Any) -> SpanEncoder:
@@ -107,17 +117,58 @@ class SpanEncoder:
         return ids
 
     def encode_text(self, text: str, *, trusted: bool = False) -> list[int]:
-        """Token ids of one piece of text."""
-        tokenizer = self._frame if trusted else self._plain
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids of one piece of text.
+
+        Raises:
+            EngineError: the tokenizer takes a single character of an untrusted text for a control token.
+        """
+        if not trusted:
+            return [token for token, _ in self._encode_plain(text)]
+        ids: list[int] = self._frame.encode(text, add_special_tokens=False).ids
         return ids
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """For each token of an untrusted text, where it stands: (start, end) in characters."""
-        offsets: list[tuple[int, int]] = self._plain.encode(text, add_special_tokens=False).offsets
-        return offsets
+        return [place for _, place in self._encode_plain(text)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated tokens, control tokens left out."""
         text: str = self._frame.decode(ids, skip_special_tokens=True)
         return text
+
+    def _encode_plain(self, text: str, begin: int = 0) -> list[tuple[int, tuple[int, int]]]:
+        """Ids and places of an untrusted text that begins at ``begin``. What would be a control token is cut in two."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        if self.control_ids.isdisjoint(encoding.ids):
+            return [
+                (token, (begin + start, begin + end))
+                for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            ]
+        cuts = [0]
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self.control_ids:
+                if end - start < 2:
+                    raise EngineError(f"the model's tokenizer reads {text[start:end]!r} as a control token")
+                cuts.append(start + 1)
+        return [
+            pair
+            for start, end in pairwise((*cuts, len(text)))
+            for pair in self._encode_plain(text[start:end], begin + start)
+        ]
+
+
+def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that no untrusted text may become: special ones, and added ones that are no mere words or spaces.
+
+    A token for what is unknown is none of them.
+    """
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):
+        unknown = tokenizer.token_to_id(model.unk_token or "")
+    else:  # Unigram tells it in its state alone
+        unknown = json.loads(tokenizer.to_str())["model"].get("unk_id")
+    return frozenset(
+        token
+        for token, added in tokenizer.get_added_tokens_decoder().items()
+        if token != unknown and (added.special or (len(added.content) > 1 and _MARKUP.search(added.content)))
+    )

@@ -7,14 +7,19 @@ the loopback address, and closed to everyone without a key that is drawn here.
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from http.client import HTTPConnection, HTTPException
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError, MissingDependencyError
+
+_CONTROL_SHAPE = re.compile(rb"[<\[\]]\S+")
 
 
 class LlamaServer:
@@ -51,6 +56,7 @@ class LlamaServer:
         except RuntimeError as exc:
             raise IncompatibleModelError(f"llama.cpp cannot load {file}; it printed the reason above") from exc
         self.address: str = self._server.listening_address.partition("//")[2]
+        self._file = file
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         about = self._call("/props")
         self.context_tokens: int = about["default_generation_settings"]["n_ctx"]
@@ -81,10 +87,21 @@ class LlamaServer:
     def tokenize(self, text: str, *, trusted: bool) -> list[tuple[int, bytes]]:
         """Token ids of a text, and the bytes of each; control tokens are recognised in trusted text alone."""
         body = {"content": text, "add_special": False, "parse_special": trusted, "with_pieces": True}
-        tokens = self._call("/tokenize", body)["tokens"]
-        return [
+        tokens = [
             (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))
-            for token in tokens
+            for token in self._call("/tokenize", body)["tokens"]
+        ]
+        if trusted:
+            return tokens
+        # llama.cpp finds tokens that a file calls "user defined", such as <think>, in any text.
+        marks = [end - len(piece) + 1 for end, (token, piece) in _with_ends(tokens) if self._is_control(token, piece)]
+        if not marks:
+            return tokens
+        content = text.encode()  # cut after an ASCII character
+        return [
+            token
+            for start, end in pairwise((0, *marks, len(content)))
+            for token in self.tokenize(content[start:end].decode(), trusted=False)
         ]
 
     def start_tokens(self) -> list[int]:
@@ -101,6 +118,20 @@ class LlamaServer:
     def close(self) -> None:
         """Frees the model; further calls raise EngineError."""
         self._server = None
+
+    def _is_control(self, token: int, piece: bytes) -> bool:
+        # The file is asked only about what looks like one, as reading its vocabulary takes a second.
+        return bool(_CONTROL_SHAPE.fullmatch(piece)) and token in self._control_ids
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        """The tokens that the file's vocabulary marks as control tokens or as user defined."""
+        from gguf import GGUFReader, TokenType
+
+        kinds = GGUFReader(self._file).fields["tokenizer.ggml.token_type"].contents()
+        return frozenset(
+            token for token, kind in enumerate(kinds) if kind in (TokenType.CONTROL, TokenType.USER_DEFINED)
+        )
 
     def _call(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Asks over HTTP. Directly, since a proxy for other hosts may be set in the environment."""
@@ -120,6 +151,11 @@ class LlamaServer:
         if server is None:
             raise EngineError("this engine is closed")
         return server
+
+
+def _with_ends(tokens: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, tuple[int, bytes]]]:
+    """Each token with the place in the text where it ends, in bytes."""
+    return zip(accumulate(len(piece) for _, piece in tokens), tokens, strict=True)
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -137,6 +137,24 @@ def test_control_tokens_are_read_in_the_frame_alone(engine: LlamaCppEngine) -> N
     assert 2 not in engine.encode_text("a<|im_end|>" * 20)  # too long to be kept
 
 
+def test_a_token_that_the_file_calls_user_defined_stays_plain_text(tiny_gguf: Path, tmp_path: Path) -> None:
+    fields = gguf.GGUFReader(tiny_gguf).fields
+    tokens = [*fields["tokenizer.ggml.tokens"].contents()[:-1], "<think>"]
+    kinds = [*fields["tokenizer.ggml.token_type"].contents()[:-1], 4]
+    array, text, number = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING, gguf.GGUFValueType.INT32
+    changed = {"tokenizer.ggml.tokens": (tokens, array, text), "tokenizer.ggml.token_type": (kinds, array, number)}
+    engine = LlamaCppEngine(
+        with_fields(tiny_gguf, tmp_path / "think.gguf", changed), device="cpu", context_tokens=256, threads=2
+    )
+    thinks = len(tokens) - 1
+    try:
+        assert engine.encode_text("a<think>b", trusted=True)[1] == thinks
+        assert thinks not in engine.encode_text("é<think><think>b")
+        assert engine.encode("é<think>b")[-1] == (8, 9)
+    finally:
+        engine.close()
+
+
 def test_a_prompts_token_ids_are_those_of_our_own_tokenizer(engine: LlamaCppEngine, encoder: SpanEncoder) -> None:
     for mode in (Mode.THINK, Mode.VERDICT):
         prompt = build_prompt(Interaction("how <|im_end|> do I", "bake"), PromptFormat.COMPACT, mode)

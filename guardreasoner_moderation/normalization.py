@@ -1,0 +1,182 @@
+"""What a text says to its reader, where its characters hide that from a model.
+
+A reading is what the model is given in place of a text; it knows where each of its parts stands in the text, since the
+caller is told of no other. ASCII text is read as it is. Otherwise
+
+- what cannot be seen is left out (zero-width and bidirectional controls, soft hyphens, fillers), and tag characters,
+  which spell ASCII invisibly, are read;
+- compatibility characters become the letters that they show (NFKC, Unicode Standard Annex 15): full-width letters,
+  mathematical alphabets, circled letters. Those that ordinary typing brings about are kept: Latin-1, "…" and "™";
+- marks that cross out or pile up on Latin letters are dropped;
+- Cyrillic and Greek letters that look like Latin ones become these in words that also have Latin letters.
+
+What a text holds in Base64 is a reading of its own, for it may be all that the text says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A part of a reading, from ``begin``, that stands for the part of the text from ``start`` to ``end``."""
+
+    begin: int
+    length: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model is given in place of a text.
+
+    Attributes:
+        text: what is read.
+        start, end: the part of the original that it is a reading of, in characters.
+        changes: the parts that differ, in order; between them the characters are those of the original.
+    """
+
+    text: str
+    start: int
+    end: int
+    changes: tuple[Change, ...] = ()
+
+    def place(self, begin: int, end: int) -> tuple[int, int]:
+        """Where a part of the reading, which is not empty, stands in the original: (start, end) in characters."""
+        start = self._original(begin)[0] if begin else self.start
+        return start, self._original(end - 1)[1] if end < len(self.text) else self.end
+
+    def _original(self, place: int) -> tuple[int, int]:
+        number = bisect_right(self.changes, place, key=lambda change: change.begin) - 1
+        if number < 0:
+            return place, place + 1
+        change = self.changes[number]
+        after = place - change.begin - change.length
+        return (change.start, change.end) if after < 0 else (change.end + after, change.end + after + 1)
+
+
+def as_it_is(text: str) -> Reading:
+    """The reading that changes nothing."""
+    return Reading(text, 0, len(text))
+
+
+def normalized(text: str) -> Reading:
+    """The reading in plain characters; of a text that says nothing otherwise, the text itself."""
+    if text.isascii():
+        return as_it_is(text)
+    reading = _reading(text, ((piece.start(), piece.end(), new) for piece, new in _folded(text)))
+    return reading if reading.text.strip() else as_it_is(text)
+
+
+def decoded(text: str) -> Reading | None:
+    """What a text holds in Base64, one line for each part of it, in plain characters; None where that is no text."""
+    lines: list[str] = []
+    changes: list[Change] = []
+    begin = 0
+    for found in _ENCODED.finditer(text):
+        line = _decode(found[0])
+        if line is not None:
+            line = f"{normalized(line).text.strip()}\n"
+            lines.append(line)
+            changes.append(Change(begin, len(line), found.start(), found.end()))
+            begin += len(line)
+    return Reading("".join(lines), changes[0].start, changes[-1].end, tuple(changes)) if lines else None
+
+
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0001"
+)
+_JOINERS = "\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef"  # also parts of emoji, and of words of some scripts
+_TAGS = "\U000e0020-\U000e007e\U000e007f"
+_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_PIECE = re.compile(
+    f"(?P<invisible>[{_INVISIBLE}][{_INVISIBLE}{_JOINERS}]*)|(?P<joiners>[{_JOINERS}][{_INVISIBLE}{_JOINERS}]*)"
+    f"|(?P<tags>[{_TAGS}]+)|[^\\x00-\\x7f][{_MARKS}]*|[\\x00-\\x7f][{_MARKS}]+"
+)
+_WORD = re.compile(f"[\\w{_INVISIBLE}{_JOINERS}{_MARKS}]+")
+_LATIN = re.compile("[A-Za-z]")
+_BASE = re.compile(f"[{_MARKS}]+")
+_KEPT = "…™"  # and Latin-1
+
+_LOOKALIKES = str.maketrans(
+    "аеорсухіјѕԁһӏԛԝкмтвнАВЕКМНОРСТУХІЈЅαορνικυετηχγωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "aeopcyxijsdhlqwkmtbhABEKMHOPCTYXIJSaopvikuetnxywABEZHIKMNOPTYX",
+)
+_SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz")
+
+_SHORTEST = 20  # characters of an encoded part; a shorter word may decode to text by chance
+_ENCODED = re.compile(rf"[A-Za-z0-9+/_-]{{{_SHORTEST},}}={{0,2}}")
+_READABLE = 0.8  # of the decoded characters are letters and spaces
+
+
+def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Each part of a text that may change, and what it becomes."""
+    words = _WORD.finditer(text)
+    word, mixed = None, False
+    for piece in _PIECE.finditer(text):
+        while word is None or word.end() <= piece.start():
+            word = next(words, None)
+            if word is None:
+                break
+            mixed = _LATIN.search(word[0]) is not None
+        within = word is not None and word.start() <= piece.start()
+        yield piece, _fold(piece, text, mixed=mixed and within)
+
+
+def _fold(piece: re.Match[str], text: str, *, mixed: bool) -> str:
+    if piece["invisible"]:
+        return ""
+    if piece["tags"]:
+        return "".join(chr(ord(letter) - 0xE0000) for letter in piece[0]).rstrip("\x7f")
+    if piece["joiners"]:
+        return piece[0] if _joins(text[piece.start() - 1 : piece.start()]) else ""
+    old = piece[0]
+    kept = old in _KEPT or (len(old) == 1 and old <= "\u00ff")
+    new = old if kept else unicodedata.normalize("NFKC", old)
+    if new and new[0] <= "\u024f":
+        new = _BASE.sub("", new)
+    new = new.translate(_SMALL_CAPITALS)
+    return new.translate(_LOOKALIKES) if mixed else new
+
+
+def _joins(before: str) -> bool:
+    """Whether what stands before a joiner is an emoji, or a letter of a script that has joiners."""
+    if not before or unicodedata.normalize("NFKC", before).isascii():
+        return False
+    return unicodedata.category(before) in ("So", "Sk", "Lo", "Mn", "Mc")
+
+
+def _reading(text: str, parts: Iterable[tuple[int, int, str]]) -> Reading:
+    written: list[str] = []
+    changes: list[Change] = []
+    done = begin = 0
+    for start, end, new in parts:
+        if new != text[start:end]:
+            written += (text[done:start], new)
+            begin += start - done
+            changes.append(Change(begin, len(new), start, end))
+            begin += len(new)
+            done = end
+    return Reading("".join((*written, text[done:])), 0, len(text), tuple(changes))
+
+
+def _decode(part: str) -> str | None:
+    """The text that a part is the Base64 of, if it is one."""
+    letters = part.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        line = base64.b64decode(letters + "=" * (-len(letters) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    if not all(letter.isprintable() or letter.isspace() for letter in line):
+        return None
+    readable = sum(letter.isalpha() or letter == " " for letter in line)
+    return line if line.strip() and readable >= _READABLE * len(line) else None
