@@ -4,7 +4,7 @@
 #     scripts/reproduce_embedded.sh DATA BENCHMARKS [OUT] [--dry-run]
 #
 # DATA holds the files that the recipe names (training/README.md), BENCHMARKS the benchmark files (evaluation/README.md);
-# OUT is runs/reproduction by default. Needs pip install -e '.[train,eval,release]', two CPU cores and 6 GB of memory.
+# OUT is runs/reproduction by default. Needs pip install -e '.[train,eval]', two CPU cores and 6 GB of memory.
 # What it takes and what should come out is printed first, from the committed run; both stand side by side at the end.
 # Machines and versions differ in their last digits, and training makes more of that: expect figures within the intervals.
 # A step that was stopped goes on when the script is run again. --dry-run prints the commands.
