@@ -229,6 +229,11 @@ def read_json(file: Path) -> Any:
 
 def write_json(file: Path, content: Any) -> None:
     """Replaces a JSON file in one move, so that a kill leaves the old or the new one, whole."""
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, content: str) -> None:
+    """Replaces a file in one move."""
     new = file.with_name(file.name + ".new")
-    new.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    new.write_text(content, encoding="utf-8")
     os.replace(new, file)

@@ -69,6 +69,8 @@ step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --b
     "${seen[@]}" --mode think --limit "$THINK_ITEMS" --seed 0 --out "$OUT/think"
 step "$PYTHON" -m evaluation.errors "$OUT/verdict" --data-dir "$BENCHMARKS" -o "$OUT/errors.md"
 step "$PYTHON" -m evaluation.reasoning "$OUT/think" --data-dir "$BENCHMARKS" -o "$OUT/reasoning.md"
+step "$PYTHON" -m evaluation.curve_points "$OUT/verdict" "$OUT/think" --out "$OUT/score_curves.json"
+step "$PYTHON" -m evaluation.threshold_figures "$DATA"/*.jsonl --out "$OUT/thresholds.json"
 
 # 5. Decision: exit code 0 publish, 1 continue training, 3 not decided yet; the card prints it.
 step "$PYTHON" -m evaluation.decide "$OUT/verdict" --benchmark "$DECIDE" -o "$OUT/decision.json" || [ $? -ne 2 ]

@@ -69,7 +69,7 @@ def test_a_missing_licence_or_recipe_is_told_before_anything_runs(tmp_path: Path
 
 def test_what_is_committed_is_what_render_pages_makes_of_a_run(tmp_path: Path) -> None:
     copy, run = tmp_path / "checkout", tmp_path / "run"
-    for name in ("evaluation", "guardreasoner_moderation", "model_cards", "scripts", "texts"):
+    for name in ("docs", "evaluation", "guardreasoner_moderation", "model_cards", "scripts", "texts"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
@@ -78,6 +78,9 @@ def test_what_is_committed_is_what_render_pages_makes_of_a_run(tmp_path: Path) -
         (run / "adapter" / name).rename(run / name)
     for kind in ("errors.md", "errors.json", "reasoning.md", "reasoning.json"):
         shutil.copy(ROOT / "evaluation" / "results" / kind, run / kind)
+    for kind in ("thresholds.json", "score_curves.json"):
+        if (ROOT / "evaluation" / "results" / kind).exists():
+            shutil.copy(ROOT / "evaluation" / "results" / kind, run / kind)
     for mode in ("verdict", "think"):
         (run / mode).mkdir()
         shutil.copy(ROOT / "evaluation" / "results" / f"embedded.{mode}.json", run / mode / "results.json")
