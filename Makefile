@@ -17,7 +17,7 @@ lint: .venv/installed
 types: .venv/installed
 	.venv/$(BIN)/mypy
 
-# Everything committed that is rendered from results files: decision, tables, cards, plots, the demo's figures, trials.
+# Everything committed that is rendered from results files: decision, tables, thresholds, cards, plots, demo, trials.
 pages: .venv/installed
 	PYTHON=.venv/$(BIN)/python scripts/render_pages.sh
 

@@ -1,6 +1,6 @@
 """Writes the curves of runs as numbers, for pages that draw them; no text of an item is in them.
 
-    python -m evaluation.curve_points RUN... --out evaluation/results/curves.json
+    python -m evaluation.curve_points RUN... --out evaluation/results/score_curves.json
 
 For each run and benchmark with scores: the points of the precision-recall curve, and the share of risky items in bins
 of the score with its 95% interval.

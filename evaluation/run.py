@@ -31,7 +31,7 @@ from evaluation.metrics import Outcomes
 from evaluation.overlap import SeenPrompts, measure_overlap, read_training_prompts
 from evaluation.runs import RunFolder, open_run, to_outcomes, write_json
 from evaluation.summary import Part, render_table, summarise
-from evaluation.thresholds import read_target, read_thresholds_file, tune, write_thresholds
+from evaluation.thresholds import read_target, read_thresholds_file, told, tune, write_thresholds
 from evaluation.user_files import user_benchmark
 from evaluation.zero_shot import NAME as ZERO_SHOT
 from evaluation.zero_shot import prepare_zero_shot
@@ -120,11 +120,7 @@ def main(
             }
             write_thresholds(out / "thresholds.json", tuned, target)
             for which, result in tuned.items():
-                found = result.threshold
-                console.print(
-                    f"threshold of {which} for {tune_threshold}: {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]",
-                    highlight=False,
-                )
+                console.print(told(which, str(tune_threshold), result), highlight=False, markup=False)
     except ModerationError as exc:
         typer.echo(f"error: {exc}", err=True)
         raise typer.Exit(2) from exc

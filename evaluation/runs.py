@@ -168,7 +168,7 @@ class RunFolder:
         judged = {name: prediction for name, prediction in predictions.items() if "error" not in prediction.result}
         if cut_off or len(judged) < len(predictions):
             kept = (line for line, name in zip(lines, predictions, strict=True) if name in judged)
-            _replace(file, b"".join(line + b"\n" for line in kept))
+            write_text(file, b"".join(line + b"\n" for line in kept).decode("utf-8"))
         return judged
 
     def revision(self, data_set: str) -> str | None:
@@ -229,12 +229,12 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Replaces a JSON file in one move."""
-    _replace(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    """Replaces a JSON file in one move, so that a kill leaves the old or the new one, whole."""
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Replaces a file in one move, so that a kill leaves the old or the new one, whole."""
+def write_text(file: Path, content: str) -> None:
+    """Replaces a file in one move."""
     new = file.with_name(file.name + ".new")
-    new.write_bytes(content)
+    new.write_text(content, encoding="utf-8")
     os.replace(new, file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.curves import Curves, calibration_bins, find_curves
+from evaluation.curves import Bin, Curves, calibration_bins, find_curves
 from evaluation.figures import HARMLESS, INK, LINE, RISKY, RUN_COLOURS, Figure, finish, panels
 from evaluation.finished import FinishedPart, FinishedRun
 from evaluation.metrics import Metric, Outcomes
@@ -39,7 +39,7 @@ def draw_precision_recall(runs: Sequence[FinishedRun], names: Sequence[str]) -> 
             recall, precision = part.metric(Metric.RECALL), part.metric(Metric.PRECISION)
             if recall and precision:
                 axis.plot(recall[0], precision[0], "o", color=colour, markersize=5, markeredgecolor="white")
-        _square(axis, benchmark, place, axes, "recall", "precision")
+        draw_frame(axis, benchmark, place, axes, "recall", "precision")
     _legend(canvas, names, {number for lines in drawn.values() for number in lines})
     return finish(
         canvas,
@@ -64,7 +64,7 @@ def draw_roc(runs: Sequence[FinishedRun], names: Sequence[str]) -> Figure | None
             alarms, recall = part.metric(Metric.FALSE_POSITIVE_RATE), part.metric(Metric.RECALL)
             if alarms and recall:
                 axis.plot(alarms[0], recall[0], "o", color=colour, markersize=5, markeredgecolor="white")
-        _square(axis, benchmark, place, axes, "false positive rate", "recall")
+        draw_frame(axis, benchmark, place, axes, "false positive rate", "recall")
     _legend(canvas, names, {number for lines in drawn.values() for number in lines})
     return finish(
         canvas,
@@ -92,25 +92,13 @@ def draw_calibration(runs: Sequence[FinishedRun], names: Sequence[str]) -> Figur
         for number, parts in tasks[task].items():
             bins = calibration_bins(_pooled(parts))
             colour = RUN_COLOURS[number % len(RUN_COLOURS)]
-            scores, shares = [one.score for one in bins], [one.risky.value for one in bins]
-            spans = np.array([one.risky.interval for one in bins]).T
-            axis.errorbar(
-                scores,
-                shares,
-                yerr=np.maximum(0, np.array([np.array(shares) - spans[0], spans[1] - np.array(shares)])),
-                color=colour,
-                linewidth=1.4,
-                elinewidth=1,
-                marker="o",
-                markersize=4,
-                label=names[number],
-            )
+            draw_bins(axis, bins, colour, names[number])
             highest = bins[-1]
             words.append(
                 f"{names[number]}, {task}: items that score about {highest.score:.2f} are risky in "
                 f"{highest.risky.value:.0%} of {highest.risky.of}"
             )
-        _square(axis, TASK_TITLES[task], place, axes, "score", "share of risky items")
+        draw_frame(axis, TASK_TITLES[task], place, axes, "score", "share of risky items")
     _legend(canvas, names, {number for parts in tasks.values() for number in parts})
     return finish(
         canvas,
@@ -171,7 +159,33 @@ def _curves(runs: Sequence[FinishedRun]) -> dict[str, dict[int, tuple[FinishedPa
     return found
 
 
-def _square(axis: Axes, title: str, place: int, axes: Sequence[Axes], below: str, beside: str) -> None:
+def draw_bins(axis: Axes, bins: Sequence[Bin], colour: str, name: str) -> None:
+    """The share of risky items in each bin, with its interval."""
+    scores, shares = [one.score for one in bins], np.array([one.risky.value for one in bins])
+    low, high = np.array([one.risky.interval for one in bins]).T
+    axis.errorbar(
+        scores,
+        shares,
+        yerr=np.maximum(0, [shares - low, high - shares]),
+        color=colour,
+        linewidth=1.4,
+        elinewidth=1,
+        marker="o",
+        markersize=4,
+        label=name,
+    )
+
+
+def draw_frame(axis: Axes, title: str, place: int, axes: Sequence[Axes], below: str, beside: str) -> None:
+    """Title, scale from 0 to 1, and the titles of the axes where no other panel stands below or beside.
+
+    Args:
+        axis: of the panel.
+        title: of the panel.
+        place: of the panel among all.
+        axes: all panels, four in a row.
+        below, beside: what the axes show.
+    """
     axis.set_title(title, fontsize=8.5)
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.02, 1.04)

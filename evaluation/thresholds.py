@@ -122,6 +122,12 @@ def tune(outcomes: Outcomes, target: Target, *, resamples: int = RESAMPLES, seed
     )
 
 
+def told(task: Task, target: str, tuned: Tuned) -> str:
+    """The threshold that was chosen, in one line."""
+    found = tuned.threshold
+    return f"threshold of {task} for {target}: {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+
+
 def write_thresholds(file: Path, tuned: Mapping[Task, Tuned], target: Target) -> None:
     """Writes the thresholds as a mapping from task to number, and beside it how they came about.
 

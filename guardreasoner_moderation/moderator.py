@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from guardreasoner_moderation.asking import Settings
-from guardreasoner_moderation.checks import known_word, rising_shares, whole_number
+from guardreasoner_moderation.checks import known_word, of_type, rising_shares, whole_number
 from guardreasoner_moderation.engines.base import Engine, Sampling
 from guardreasoner_moderation.errors import InputError, ModerationError
 from guardreasoner_moderation.guarding import Every, GuardedResponse, GuardResult, aguard, guard
@@ -172,10 +172,11 @@ class Moderator:
         window = model.spec.window_tokens if window_tokens is None else window_tokens
         self._window_tokens = whole_number("window_tokens", window, least=16)
         self._batch_size = whole_number("batch_size", batch_size)
-        if not isinstance(normalize, bool):
-            raise InputError(f"normalize must be True or False, found {normalize!r}")
         self._judge = Judge(
-            model, auto_bounds=self._auto_bounds, window_tokens=self._window_tokens, normalize=normalize
+            model,
+            auto_bounds=self._auto_bounds,
+            window_tokens=self._window_tokens,
+            normalize=of_type(bool, "normalize", normalize),
         )
 
     def classify(

@@ -48,7 +48,7 @@ def render_figures(root: Path = ROOT, claims: Path = CLAIMS) -> str:
     files = {file.name: read_object(file) for file in sorted(folder.glob("*.json"))}
     figures = {
         "runs": {name: content for name, content in files.items() if "benchmarks" in content and "mode" in content},
-        "curves": files.get("curves.json", {}).get("curves", []),
+        "curves": files.get("score_curves.json", {}).get("curves", []),
         "speed": files.get("speed.json", {}),
         "upstream": files.get("upstream.json", {}).get("cells", []),
         "published": read_object(root / "evaluation" / "published.json"),

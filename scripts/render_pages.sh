@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Renders everything committed that is made of results files anew: the decision on the embedded adapter, the results
-# tables, the cards with their plots, the pages with the papers' tables, the demo's figures, docs/reliability.md.
+# tables, the page on thresholds, the cards with their plots, the pages with the papers' tables, the demo's figures,
+# docs/reliability.md.
 #
 #     scripts/render_pages.sh            or: make pages
 #     scripts/render_pages.sh RUN        takes a new embedded adapter and its results into the checkout first
 #
 # RUN is a folder as scripts/reproduce_embedded.sh leaves it: run.json, calibration.json, adapter/, verdict/ and think/
 # (run folders of evaluation.run), errors.md and .json, reasoning.md and .json. All must be there, and of one adapter.
+# thresholds.json and score_curves.json (evaluation.threshold_figures, evaluation.curve_points) may be missing; the pages
+# then say so, or show no curves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,9 +36,14 @@ if [ $# -eq 1 ]; then
         cp "$1/$mode/results.json" "$RESULTS/embedded.$mode.json"
     done
     cp "$1"/{errors,reasoning}.{md,json} "$RESULTS/"
+    rm -f "$RESULTS"/{thresholds,score_curves}.json # of other weights than these
+    for name in thresholds score_curves; do
+        [ ! -f "$1/$name.json" ] || cp "$1/$name.json" "$RESULTS/"
+    done
 fi
 
 "$PYTHON" -m evaluation.decide "$RESULTS/embedded.verdict.json" -o "$ADAPTER/decision.json" || [ $? -ne 2 ]
 "$PYTHON" -m evaluation.tables README.md "$RESULTS/README.md"
+"$PYTHON" -m evaluation.threshold_page
 "$PYTHON" -m model_cards.pages
 "$PYTHON" -m reliability.pages

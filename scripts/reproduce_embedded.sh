@@ -4,7 +4,7 @@
 #     scripts/reproduce_embedded.sh DATA BENCHMARKS [OUT] [--dry-run]
 #
 # DATA holds the files that the recipe names (training/README.md), BENCHMARKS the benchmark files (evaluation/README.md);
-# OUT is runs/reproduction by default. Needs pip install -e '.[train,eval,release]', two CPU cores and 6 GB of memory.
+# OUT is runs/reproduction by default. Needs pip install -e '.[train,eval]', two CPU cores and 6 GB of memory.
 # What it takes and what should come out is printed first, from the committed run; both stand side by side at the end.
 # Machines and versions differ in their last digits, and training makes more of that: expect figures within the intervals.
 # A step that was stopped goes on when the script is run again. --dry-run prints the commands.
@@ -69,6 +69,8 @@ step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --b
     "${seen[@]}" --mode think --limit "$THINK_ITEMS" --seed 0 --out "$OUT/think"
 step "$PYTHON" -m evaluation.errors "$OUT/verdict" --data-dir "$BENCHMARKS" -o "$OUT/errors.md"
 step "$PYTHON" -m evaluation.reasoning "$OUT/think" --data-dir "$BENCHMARKS" -o "$OUT/reasoning.md"
+step "$PYTHON" -m evaluation.curve_points "$OUT/verdict" "$OUT/think" --out "$OUT/score_curves.json"
+step "$PYTHON" -m evaluation.threshold_figures "$DATA"/*.jsonl --out "$OUT/thresholds.json"
 
 # 5. Decision: exit code 0 publish, 1 continue training, 3 not decided yet; the card prints it.
 step "$PYTHON" -m evaluation.decide "$OUT/verdict" --benchmark "$DECIDE" -o "$OUT/decision.json" || [ $? -ne 2 ]

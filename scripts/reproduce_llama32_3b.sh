@@ -6,7 +6,7 @@
 #
 # BENCHMARKS holds the benchmark files (evaluation/README.md), LICENSE_FILE is the LICENSE.txt that comes with
 # meta-llama/Llama-3.2-3B-Instruct, whose terms must be accepted on the Hub first. OUT is runs/llama32-3b by default.
-# Needs pip install -e '.[train,eval,release]' with CUDA. The seed's run of one epoch took 8.09 hours and ended with a
+# Needs pip install -e '.[train,eval]' with CUDA. The seed's run of one epoch took 8.09 hours and ended with a
 # training loss of 0.833; its untrained baseline had 57.5% accuracy, and 60% was to be reached. The recipes' headers tell
 # what else to expect. A step that was stopped goes on when the script is run again. --dry-run prints the commands.
 #

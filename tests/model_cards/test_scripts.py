@@ -78,6 +78,9 @@ def test_what_is_committed_is_what_render_pages_makes_of_a_run(tmp_path: Path) -
         (run / "adapter" / name).rename(run / name)
     for kind in ("errors.md", "errors.json", "reasoning.md", "reasoning.json"):
         shutil.copy(ROOT / "evaluation" / "results" / kind, run / kind)
+    for kind in ("thresholds.json", "score_curves.json"):
+        if (ROOT / "evaluation" / "results" / kind).exists():
+            shutil.copy(ROOT / "evaluation" / "results" / kind, run / kind)
     for mode in ("verdict", "think"):
         (run / mode).mkdir()
         shutil.copy(ROOT / "evaluation" / "results" / f"embedded.{mode}.json", run / mode / "results.json")
