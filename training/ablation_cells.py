@@ -47,6 +47,7 @@ CELL_FILE = "cell.json"
 ITEMS_FILE = "items.jsonl"
 _LOOK_ITEMS = 100  # of the trainer's own look, which chooses nothing: there is one, at the end
 _AT_THE_END = 10**9  # steps between two looks
+_SECOND_ROUND = ("draws", "times", "dpo_learning_rate", "dpo_epochs", "dpo_batch_size")
 
 
 def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: Path) -> bool:
@@ -84,12 +85,14 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
 
 
 def identify(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction]) -> dict[str, Any]:
-    """What a finished cell must have been made with, its starts' included."""
+    """What a finished cell must have been made with."""
     rows = json.dumps([to_row(item) for item in pool])
+    settings = dataclasses.asdict(grid)
+    decisive = ["recipe", "verdict_items", "think_items", *(_SECOND_ROUND if cell.start else ())]
     identity: dict[str, Any] = {
         "cell": dataclasses.asdict(cell),
         "start": dataclasses.asdict(grid.cell(cell.start)) if cell.start else None,
-        "grid": {key: value for key, value in dataclasses.asdict(grid).items() if key not in ("cells", "comparisons")},
+        "grid": {key: settings[key] for key in decisive},
         "data_sha256": sha256(rows.encode()).hexdigest(),
     }
     read_back: dict[str, Any] = json.loads(json.dumps(identity))
