@@ -1,5 +1,6 @@
 """One cell of the ablations: its data, its training, and its measurement by the engine that users run.
 
+    RUNS/CELL/plan.json                       written first: the settings and the data, which never change
     RUNS/CELL/data/items.jsonl, recipe.yaml   what it learns from, and how
     RUNS/CELL/run/                            the trainer's run folder, with the adapter
     RUNS/CELL/verdict.jsonl, think.jsonl      log-odds of every validation item, without calibration
@@ -44,6 +45,7 @@ from training.splits import draw, subset
 from training.trl_recipe import DpoRecipe
 
 CELL_FILE = "cell.json"
+_PLAN_FILE = "plan.json"
 ITEMS_FILE = "items.jsonl"
 _LOOK_ITEMS = 100  # of the trainer's own look, which chooses nothing: there is one, at the end
 _AT_THE_END = 10**9  # steps between two looks
@@ -63,13 +65,15 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
         Whether there was anything to do.
 
     Raises:
-        InputError: the folder holds a cell of other settings or data.
+        InputError: the folder holds a cell of other settings or data, or no sampled item is hard.
     """
     folder = runs / cell.name
     identity = identify(cell, grid, pool)
     if is_finished(folder, identity):
         return False
     typer.echo(f"\n== {cell.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / _PLAN_FILE, identity)
     train(cell, grid, pool, runs)
     adapter = folder / "run" / "adapter"
     with running(adapter) as guard:
@@ -77,15 +81,13 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
             judge_all(guard, validation_items(grid, pool, mode), mode, folder / f"{mode}.jsonl")
     record = json.loads((folder / "run" / RECORD_FILE).read_text(encoding="utf-8"))
     kept = ("steps", "tokens", "hours", "versions", "hardware", "commit")
-    content = {**identity, "weights_sha256": weights_sha256(adapter), **{key: record[key] for key in kept}}
-    new = folder / f"{CELL_FILE}.new"
-    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(new, folder / CELL_FILE)
+    found = {"weights_sha256": weights_sha256(adapter), **{key: record[key] for key in kept}}
+    _write(folder / CELL_FILE, {**identity, **found})
     return True
 
 
 def identify(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction]) -> dict[str, Any]:
-    """What a finished cell must have been made with."""
+    """What a cell is made with; in a folder it never changes."""
     rows = json.dumps([to_row(item) for item in pool])
     settings = dataclasses.asdict(grid)
     decisive = ["recipe", "verdict_items", "think_items", *(_SECOND_ROUND if cell.start else ())]
@@ -103,16 +105,14 @@ def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether the cell was trained and measured.
 
     Raises:
-        InputError: with other settings or data.
+        InputError: it was begun with other settings or data.
     """
-    file = folder / CELL_FILE
-    if not file.exists():
-        return False
-    known = json.loads(file.read_text(encoding="utf-8"))
+    plan = folder / _PLAN_FILE
+    known = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else identity
     for key, value in identity.items():
         if known.get(key) != value:
             raise InputError(f"{folder} holds a cell with another {key}; choose another --out, or remove it")
-    return True
+    return (folder / CELL_FILE).exists()
 
 
 def training_items(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction]) -> list[LabelledInteraction]:
@@ -210,6 +210,13 @@ def running(adapter: Path) -> Iterator[Moderator]:
         convert(checkpoint, Path(folder))
         with Moderator.from_engine(CTranslate2Engine(Path(folder)), spec) as guard:
             yield guard
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    """Writes JSON, whole or not at all."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(new, file)
 
 
 def _write_recipe(recipe: Recipe | DpoRecipe, data: Path) -> Path:
