@@ -2,6 +2,7 @@
 
     python -m training.calibrate ADAPTER training/recipes/embedded.yaml --data-dir DATA --out runs/calibration
 
+The recipe is one of :mod:`training.rsft` or of :mod:`training.trl_sft`; of it only the data and the seed count.
 The items are judged as a user's would be, by the engine that users run. Run the same command again to go on after a
 stop.
 """
@@ -24,7 +25,8 @@ from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import LABELS, Mode, Task
 from guardreasoner_moderation.verdicts import Calibration
 from training.data import LabelledInteraction, read_interactions
-from training.recipe import read_recipe
+from training.recipe import Recipe, read_recipe, read_strictly
+from training.trl_recipe import SftRecipe
 
 _CHUNK = 128  # items judged between two writes
 _CERTAIN = 1e-12  # a score this near to 0 or 1 is taken for it, so that its log-odds are finite
@@ -38,7 +40,7 @@ def main(
     think_items: Annotated[int, typer.Option(help="Fit think mode on so many items, drawn at random; 0 for all.")] = 0,
 ) -> None:
     """Calibrate an adapter."""
-    recipe = read_recipe(recipe_file)
+    recipe = read_either(recipe_file)
     items = [
         item
         for source in recipe.data
@@ -74,6 +76,21 @@ def main(
     (adapter / SPEC_FILE).write_text(replace(spec, calibration=calibration).to_json(), encoding="utf-8")
     (out / "calibration.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     typer.echo(json.dumps(figures, indent=2))
+
+
+def read_either(path: Path) -> Recipe | SftRecipe:
+    """Reads a recipe of :mod:`training.rsft` or of :mod:`training.trl_sft`.
+
+    Raises:
+        InputError: it is neither; the message tells what each would need.
+    """
+    try:
+        return read_recipe(path)
+    except InputError as exc:
+        try:
+            return read_strictly(path, SftRecipe)
+        except InputError as other:
+            raise InputError(f"no recipe of training.rsft ({exc}), nor of training.trl_sft ({other})") from exc
 
 
 def judge_all(

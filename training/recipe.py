@@ -131,6 +131,8 @@ def _build(kind: type[Any], content: Any, where: str, problems: list[str]) -> An
             inner = typing.get_args(hints[key])[0]
             rows = value if isinstance(value, list) else [value]
             values[key] = tuple(_build(inner, row, f"{where}{key}[{n}].", problems) for n, row in enumerate(rows))
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(typing.cast(type, hints[key]), value, f"{where}{key}.", problems)
         elif hints[key] is float and type(value) in (int, float):
             try:
                 values[key] = finite_number(f"{where}{key}", value)

@@ -10,8 +10,10 @@ from conftest import scripted
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.results import Label, Mode, Task
-from training.calibrate import Pair, describe, fit, judge_all, log_odds
+from training.calibrate import Pair, describe, fit, judge_all, log_odds, read_either
 from training.data import LabelledInteraction
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
 
 def draw(scale: float, shift: float, count: int) -> list[Pair]:
@@ -94,3 +96,14 @@ def test_judging_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert {key: again[key] for key in whole} == whole
     assert again["own-4"]["request"] == pytest.approx(math.log(9))
     assert len(file.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("name", ["embedded.yaml", "tiny_rsft.yaml", "llama32_3b_exp18.yaml"])
+def test_recipes_of_both_trainers_are_read(name: str) -> None:
+    assert read_either(RECIPES / name).data
+
+
+def test_a_recipe_of_neither_trainer_says_what_each_would_need(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("base: tiny\ndata: []\nlerning_rate: 1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"no recipe of training\.rsft \(.*learning_rate.*nor of training\.trl_sft \("):
+        read_either(tmp_path / "recipe.yaml")
