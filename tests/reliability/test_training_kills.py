@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -64,7 +63,6 @@ def test_a_checkpoint_that_cannot_be_read_and_other_losses_are_found(packed: Tra
     other = Trainer(packed.name, packed.command, packed.recipe, spoil, packed.parts)
     with pytest.raises(RuntimeError, match=r"training\.rsft failed"):
         kills(other, tmp_path, 2, 200)
-    shutil.rmtree(tmp_path / "killed")
     assert training_kills._step(packed, tmp_path / "whole") > 0
     (tmp_path / "whole" / "best.pt").write_bytes(b"half")
     assert training_kills._step(packed, tmp_path / "whole") == -1
