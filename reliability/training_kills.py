@@ -52,13 +52,12 @@ save_minutes: 0
 """
 TRL_RECIPE = """\
 base: {base}
-prompt_format: compact
-chat: false
+{prompts}
 data:
   - file: own.jsonl
     think_share: 0.5
 precision: fp32
-max_tokens: 400
+max_tokens: 1500
 rank: 4
 max_steps: {steps}
 epochs: 12
@@ -147,9 +146,9 @@ def rsft(base: str = _BASE, first_layer: int = 28, command: tuple[str, ...] | No
     return Trainer("training.rsft", command, recipe, rsft_step, _rsft_parts)
 
 
-def trl(base: str = _BASE) -> Trainer:
+def trl(base: str = _BASE, prompts: str = "prompt_format: compact") -> Trainer:
     """The trainer on trl."""
-    recipe = TRL_RECIPE.replace("{base}", base)
+    recipe = TRL_RECIPE.replace("{base}", base).replace("{prompts}", prompts)
     return Trainer("training.trl_sft", (sys.executable, "-m", "training.trl_sft"), recipe, trl_step, _trl_parts)
 
 

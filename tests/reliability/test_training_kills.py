@@ -52,7 +52,7 @@ def test_a_killed_run_on_trl_goes_on_to_the_same_losses_and_adapter(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    check(kills(training_kills.trl(str(tiny_base)), tmp_path, 2, 40), aimed=1)
+    check(kills(training_kills.trl(str(tiny_base), "chat: true"), tmp_path, 2, 40), aimed=1)
 
 
 def test_a_checkpoint_that_cannot_be_read_and_other_losses_are_found(packed: Trainer, tmp_path: Path) -> None:
