@@ -45,7 +45,8 @@ def _trial(name: str, title: str) -> Section:
 
 
 TRIALS = (
-    _trial("hostile_text", "Hostile texts"),
+    _trial("structure", "Hostile texts: structure"),
+    _trial("hostile_text", "Hostile texts: verdicts"),
     _trial("long_inputs", "A payload hidden in a long text"),
     _trial("same_verdict", "Same item, same verdict"),
     _trial("bad_input", "Bad input"),
@@ -54,7 +55,7 @@ TRIALS = (
     _trial("batch_rate", "Files: the rate of long jobs"),
     _trial("training_kills", "Training: runs that are killed"),
 )
-"""The records in the order of the page; files of other names come after them."""
+"""The records in the order of the page. ``NAME_MORE.json`` comes after ``NAME.json``, and all others come last."""
 
 SERVER_LOADS = (
     Section(
@@ -109,12 +110,21 @@ def render(results: Path = RESULTS, loads: Path = LOADS) -> str:
     Raises:
         ModerationError: a file is not what it should be.
     """
-    names = {section.name for section in TRIALS}
-    others = [_trial(file.stem, file.stem) for file in sorted(results.glob("*.json")) if file.stem not in names]
     parts = [_INTRODUCTION]
-    parts += [_section(section, results, _record) for section in (*TRIALS, *others)]
+    parts += [_section(section, results, _record) for section in _sections(results)]
     parts += [_section(section, loads, _load) for section in SERVER_LOADS]
     return "\n".join(parts)
+
+
+def _sections(results: Path) -> list[Section]:
+    """Those of ``TRIALS``, with a section for every other file."""
+    others = sorted({file.stem for file in results.glob("*.json")} - {section.name for section in TRIALS})
+    sections = []
+    for section in TRIALS:
+        more = [name for name in others if name.startswith(f"{section.name}_")]
+        sections += [section, *(_trial(name, name) for name in more)]
+        others = [name for name in others if name not in more]
+    return sections + [_trial(name, name) for name in others]
 
 
 def _section(section: Section, folder: Path, show: Any) -> str:

@@ -8,11 +8,12 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
@@ -36,7 +37,7 @@ def refuse_other_run(out: Path, recipe: Recipe) -> None:
     content = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) | {"max_steps": 0} != content | {"max_steps": 0}:
         raise InputError(f"{out} holds a run of another recipe ({file}); choose another --out")
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    replace_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def refuse_late_cut(progress: dict[str, Any], decay_from: int) -> None:
@@ -110,8 +111,24 @@ def replace(file: Path, content: Mapping[str, Any]) -> None:
     """Writes a file that torch reads, whole or not at all, in the place of what was there."""
     import torch
 
+    with _replacing(file) as stream:
+        torch.save(content, stream)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Writes a text file, whole or not at all, in the place of what was there."""
+    with _replacing(file) as stream:
+        stream.write(text.encode())
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A file beside it that takes its place when all is on the disk."""
     new = file.with_suffix(".new")
-    torch.save(content, new)
+    with new.open("wb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(new, file)
 
 
@@ -147,7 +164,7 @@ def write_record(
         "losses": progress["losses"],
         "validation": progress["validation"],
     }
-    (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    replace_text(out / RECORD_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def environment(*packages: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from guardreasoner_moderation.models import SPEC_FILE, ModelSpec, read_spec
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Category
-from training.run_folder import RECORD_FILE, environment
+from training.run_folder import RECORD_FILE, environment, replace_text
 from training.trl_recipe import TrlRecipe
 
 
@@ -77,4 +77,4 @@ def write_record(out: Path, recipe: TrlRecipe, files: Mapping[str, Path], state:
         "losses": [round(line["loss"], 5) for line in steps],
         **more,
     }
-    (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    replace_text(out / RECORD_FILE, json.dumps(record, indent=2) + "\n")

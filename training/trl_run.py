@@ -24,6 +24,7 @@ from guardreasoner_moderation.errors import InputError, ModelNotFoundError
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Mode
 from training.data import Example, LabelledInteraction, build_example
+from training.run_folder import replace_text
 from training.trl_recipe import OPTIMIZERS, TrlRecipe
 
 CHECKPOINTING = (  # transformers 5.24 renamed it
@@ -199,7 +200,7 @@ def open_run(recipe: TrlRecipe, out: Path) -> None:
         raise InputError(f"{out} holds a run of another recipe ({file}); choose another --out")
     if is_first_process():
         out.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
+        replace_text(file, content)
 
 
 def newest_checkpoint(out: Path) -> str | None:

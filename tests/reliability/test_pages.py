@@ -62,6 +62,11 @@ def test_a_record_of_another_name_is_shown_after_the_others(tmp_path: Path) -> N
     assert headings.index("Trials of files") == len(pages.TRIALS)
 
 
+def test_a_second_record_of_a_trial_is_shown_after_its_first(tmp_path: Path) -> None:
+    headings = re.findall("^## (.*)$", rendered(tmp_path, Trial("a", 1), name="bad_input_long"), re.MULTILINE)
+    assert headings[headings.index("Trials of files") - 1] == "Bad input"
+
+
 def test_load_is_shown_with_its_statuses_its_times_and_its_memory(tmp_path: Path) -> None:
     content = {
         "throughput": {"clients": 32, "server_to_batch": 0.937},
@@ -87,21 +92,24 @@ def test_a_file_of_another_form_is_an_error_that_names_it(tmp_path: Path) -> Non
         pages.render(tmp_path, tmp_path)
 
 
-def test_the_script_runs_every_command_and_renders(tmp_path: Path) -> None:
+def test_the_script_runs_every_command_whatever_fails_and_renders(tmp_path: Path) -> None:
     stub = tmp_path / "python"
     stub.write_text(f"""#!/bin/sh
 case "$*" in
     *--commands*) exec {sys.executable} "$@" ;;
+    *long_inputs*) exit 1 ;;
     *) echo "ran $*" ;;
 esac
 """)
     stub.chmod(0o755)
-    sections = (*pages.TRIALS, *pages.SERVER_LOADS)
-    for names, chosen in (((), sections), (("batch_rate", "soak"), (pages.TRIALS[6], pages.SERVER_LOADS[0]))):
+    sections = {section.name: section.command for section in (*pages.TRIALS, *pages.SERVER_LOADS)}
+    failing = sections["long_inputs"]
+    for names in ((), ("batch_rate", "soak")):
         done = call(stub, *names)
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == ((0, "") if names else (1, f"failed: {failing}\n"))
         ran = [line.removeprefix("ran ") for line in done.stdout.splitlines() if line.startswith("ran ")]
-        assert ran == [*(section.command.removeprefix("python ") for section in chosen), "-m reliability.pages"]
+        chosen = [sections[name].removeprefix("python ") for name in names or sections if name != "long_inputs"]
+        assert ran == [*chosen, "-m reliability.pages"]
 
 
 def test_a_trial_that_there_is_not_is_told_before_any_is_run() -> None:

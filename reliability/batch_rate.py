@@ -1,0 +1,146 @@
+"""Whether ``guardreasoner batch`` is as fast on long files as on short ones, and how much memory it takes.
+
+    python -m reliability.batch_rate --out reliability/results/batch_rate.json
+
+The embedded model judges files of very short texts in verdict mode, in the real command. After a stop the same command
+goes on, in the middle of a file too: what is done is kept beside the record until all is. Expect hours on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evaluation.runs import write_json
+from reliability.record import Record, Trial
+
+SIZES = (1_000, 10_000, 100_000)
+WITHIN = 0.1
+"""How much slower a longer file may be, as a share of the rate of the shortest."""
+
+_TASKS = ("bake bread", "fix a bicycle", "learn chess", "pick a lock", "wash wool", "tune a guitar", "hide a body")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One file.
+
+    Attributes:
+        rows: of the file.
+        written: rows of the output that are there once, in their place, and judged.
+        per_second: rows by the time from the first to the last, without loading the model; of a file that was judged
+            in more than one run, those of the last.
+        megabytes: peak memory of the process.
+    """
+
+    rows: int
+    written: int
+    per_second: float
+    megabytes: float
+
+
+def write_input(file: Path, rows: int, start: int = 0) -> None:
+    """Very short texts, of which none comes twice."""
+    with file.open("w", encoding="utf-8") as stream:
+        for number in range(start, start + rows):
+            text = f"How do I {_TASKS[number % len(_TASKS)]}, {number}?"
+            stream.write(json.dumps({"id": number, "prompt": text}) + "\n")
+
+
+def measure(folder: Path, rows: int) -> Measured:
+    """Judges a file, or goes on with it.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    source, target = folder / f"{rows}.jsonl", folder / f"{rows}.out.jsonl"
+    if not source.exists():
+        write_input(source, rows)
+    command = [sys.executable, "-m", "guardreasoner_moderation.cli", "batch", str(source), str(target)]
+    with subprocess.Popen([*command, "--mode", "verdict", "--json"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the command ended with exit code {process.returncode}")
+    summary: dict[str, Any] = json.loads(said)
+    per_second = summary["judged"] / summary["seconds"]
+    scale = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    return Measured(rows, count_written(target), round(per_second, 2), round(usage.ru_maxrss / scale, 1))
+
+
+def count_written(target: Path) -> int:
+    """Rows that are in their place and were judged."""
+    with target.open(encoding="utf-8") as stream:
+        rows = map(json.loads, stream)
+        return sum(row["id"] == place and "error" not in row["moderation"] for place, row in enumerate(rows))
+
+
+def trials(measured: dict[int, list[Measured]]) -> list[Trial]:
+    """One row for each size; its rate is the median of its runs."""
+    rates = {size: statistics.median(one.per_second for one in runs) for size, runs in measured.items()}
+    first = next(iter(rates.values()))
+    return [
+        Trial(
+            f"{size:,} rows",
+            len(runs),
+            sum(one.written != size or rates[size] < (1 - WITHIN) * first for one in runs),
+            {
+                "rows per second": rates[size],
+                "ratio to the shortest": round(rates[size] / first, 3),
+                "peak memory, MB": max(one.megabytes for one in runs),
+            },
+        )
+        for size, runs in measured.items()
+    ]
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="File for the record.")],
+    sizes: Annotated[list[int] | None, typer.Option("--size", help="Rows of a file; may be given again.")] = None,
+    rounds: Annotated[int, typer.Option(help="Runs of the shortest file, of which the median counts.", min=1)] = 3,
+) -> None:
+    """Measure the rate on files of several sizes."""
+    chosen = sorted(set(sizes or SIZES))
+    folder = out.with_suffix(".unfinished")
+    folder.mkdir(parents=True, exist_ok=True)
+    measured: dict[int, list[Measured]] = {}
+    for size in chosen:
+        measured[size] = []
+        for number in range(rounds if size == chosen[0] else 1):
+            place = folder / f"{size}-{number}"
+            done = place / "measured.json"
+            place.mkdir(exist_ok=True)
+            if done.exists():
+                measured[size].append(Measured(**json.loads(done.read_text(encoding="utf-8"))))
+                continue
+            measured[size].append(one := measure(place, size))
+            write_json(done, {name: getattr(one, name) for name in Measured.__slots__})
+            typer.echo(f"{one}")
+    options = "".join(f" --size {size}" for size in sizes or ())
+    Record(
+        title="Files: the rate of long jobs",
+        promise=(
+            "The embedded model in verdict mode, on very short texts. A longer file is judged at the rate of the "
+            f"shortest, at most {WITHIN:.0%} below it, with every row in its place and judged. A run of which that is "
+            "not so counts as failed."
+        ),
+        command=f"python -m reliability.batch_rate{options} --out reliability/results/batch_rate.json",
+        trials=trials(measured),
+        notes=["The rate is that of judging and writing; loading the model, once a run, is not in it."],
+    ).save(out)
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    typer.run(main)
