@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from threading import Thread
 
 import httpx
 import pytest
+from test_server import serving
 
 from guardreasoner_moderation import ModerationError, Moderator
 from guardreasoner_moderation.models import find_folder, load_model
@@ -161,34 +161,20 @@ def test_the_token_of_the_hub_is_told_nowhere(status: int, tmp_path: Path) -> No
             assert told(done.stdout, done.stderr) == []
 
 
-def test_the_servers_own_key_is_in_no_answer_log_or_representation(tmp_path: Path) -> None:
+def test_the_servers_own_key_is_in_no_answer_log_or_representation(capfd: pytest.CaptureFixture[str]) -> None:
     assert told(repr(ServerSettings(api_key=KEY)), str(ServerSettings(api_key=KEY))) == []
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    log = tmp_path / "log.txt"
-    command = [sys.executable, "-m", "guardreasoner_moderation.cli", "serve", "--mode", "verdict", "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            answers = []
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline:
-                try:
-                    if httpx.get(f"{url}/readyz").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-Api-Key": "wrong"}, {}):
+    answers = []
+    with serving(api_key=KEY) as served:
+        for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-Api-Key": "wrong"}, {}):
+            with httpx.Client(base_url=served.url, headers=headers) as client:
                 for path in ("/healthz", "/openapi.json", "/metrics", "/v1/models", f"/{KEY}"):
-                    answers.append(httpx.get(url + path, headers=headers))
-                answers.append(httpx.post(f"{url}/v1/classify", headers=headers, json={"prompt": "hello"}))
-        finally:
-            process.terminate()
-            process.wait(60)
-    assert {200, 401} <= {answer.status_code for answer in answers}
-    assert told(log.read_text(), *(answer.text + str(answer.headers) for answer in answers)) == []
+                    answers.append(client.get(path))
+                for text in ("hello", "broken"):  # the second makes the engine fail
+                    answers.append(client.post("/v1/classify", json={"prompt": text, "mode": "verdict"}))
+    captured = capfd.readouterr()
+    assert "not judged" in captured.err
+    assert {200, 401, 404} <= {answer.status_code for answer in answers}
+    assert told(captured.out, captured.err, *(answer.text + str(answer.headers) for answer in answers)) == []
 
 
 def test_records_of_runs_and_jobs_hold_no_key(tmp_path: Path) -> None:
