@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo test lint types pages reliability
+.PHONY: demo test lint types audit pages reliability
 
 # The package as a user installs it, in an environment of its own, on three interactions.
 demo: .venv-demo/installed
@@ -16,6 +16,10 @@ lint: .venv/installed
 
 types: .venv/installed
 	.venv/$(BIN)/mypy
+
+# The installed dependencies against the database of known vulnerabilities, where that can be reached.
+audit: .venv/installed
+	.venv/$(BIN)/python scripts/audit.py
 
 # Everything committed that is rendered from results files: decision, tables, thresholds, cards, plots, demo, trials.
 pages: .venv/installed

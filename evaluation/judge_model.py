@@ -16,7 +16,14 @@ from typing import Any
 
 from evaluation.ratings import Drawn, Sheet, read_sheet, write_sheet
 from evaluation.rubric import Rubric
-from guardreasoner_moderation.errors import EngineError, InputError, MissingDependencyError
+from guardreasoner_moderation.errors import (
+    EngineError,
+    InputError,
+    MissingDependencyError,
+    brief,
+    harmless,
+    without_secrets,
+)
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 1.0
@@ -117,27 +124,36 @@ def _rate(client: Any, judge: JudgeModel, one: Drawn, rubric: Rubric) -> dict[st
 
     body = {"model": judge.model, "messages": build_messages(one, rubric), "temperature": 0}
     url = f"{judge.url.rstrip('/')}/chat/completions"
+    place = f"the judge at {without_secrets(judge.url)}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
             answer = client.post(url, json=body)
         except httpx.InvalidURL as exc:
-            raise InputError(f"{judge.url} is no URL: {exc}") from exc
+            raise InputError(f"{without_secrets(judge.url)} is no URL: {brief(str(exc))}") from harmless(exc)
         except httpx.TransportError as exc:
             if attempt == ATTEMPTS:
-                raise EngineError(f"the judge at {judge.url} cannot be reached: {exc}") from exc
+                raise EngineError(f"{place} cannot be reached: {brief(str(exc))}") from harmless(exc)
             time.sleep(_WAIT_SECONDS * attempt)
             continue
         if answer.status_code in (408, 429) or answer.status_code >= 500:
             if attempt == ATTEMPTS:
-                raise EngineError(f"the judge at {judge.url} fails: status {answer.status_code}")
+                raise EngineError(f"{place} fails: status {answer.status_code}")
             time.sleep(_WAIT_SECONDS * attempt)
             continue
         if answer.status_code != 200:
-            raise EngineError(f"the judge at {judge.url} refuses: status {answer.status_code}: {answer.text[:200]}")
+            raise EngineError(
+                f"{place} refuses: status {answer.status_code}: {brief(_without_key(answer.text, judge))[:200]}"
+            )
         try:
             rating = read_rating(str(answer.json()["choices"][0]["message"]["content"]), rubric)
         except (ValueError, KeyError, IndexError, TypeError) as exc:
-            raise EngineError(f"the judge at {judge.url} does not answer as an OpenAI endpoint does: {exc!r}") from exc
+            raise EngineError(f"{place} does not answer as an OpenAI endpoint does: {exc!r}") from exc
         if rating is not None:
             return rating
     return None
+
+
+def _without_key(said: str, judge: JudgeModel) -> str:
+    """What an endpoint says of an error; some repeat the key."""
+    key = os.environ.get(judge.key_env)
+    return said.replace(key, "***") if key else said

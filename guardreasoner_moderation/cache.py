@@ -8,7 +8,7 @@
 
 Nothing here is trusted for lying here: a base model must have the hash that the source names, all else the hashes that
 it had when it was built. A file is not read again for that as long as its size, its times of modification and of change
-(which no program can set), its inode and its device are what they were. What this does not notice is a disk that
+(which programs cannot set), its inode and its device are what they were. What this does not notice is a disk that
 returns other bytes than were written, and somebody who may write to this folder and rewrites the notes as well;
 :func:`forget_hashes` makes the next look read everything.
 """
@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from guardreasoner_moderation.errors import InputError, WeightsError
 
 _MANIFEST = "manifest.json"
 _LOCK_NOTICE_SECONDS = 2.0
+_TICK = 20_000_000  # nanoseconds; two changes within a tick of the system's clock leave the same times
 
 
 def cache_dir() -> Path:
@@ -105,7 +107,7 @@ def cached_entry(
                 staging.replace(entry)
                 _flush(root)
                 for name, digest in hashes.items():
-                    _remember(entry / name, digest)
+                    _remember(entry / name, digest, _traits(entry / name))
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return entry
@@ -122,8 +124,7 @@ def known_sha256(path: Path) -> str:
         if then == seen:
             return known
     digest = read_sha256(path)
-    if _traits(path) == seen:  # else it was changed while it was read
-        _remember(path, digest)
+    _remember(path, digest, seen)
     return digest
 
 
@@ -141,11 +142,14 @@ def read_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _remember(path: Path, digest: str) -> None:
+def _remember(path: Path, digest: str, seen: str) -> None:
+    """Notes the hash of a file that looked like ``seen`` before it was read; unless a change might not show."""
+    if _traits(path) != seen or time.time_ns() - path.stat().st_ctime_ns < _TICK:
+        return
     note = _note_of(path)
     with suppress(OSError):  # a cache that cannot be written only costs the time to read the file again
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{digest} {_traits(path)}", encoding="ascii")
+        note.write_text(f"{digest} {seen}", encoding="ascii")
 
 
 def _note_of(path: Path) -> Path:

@@ -74,7 +74,13 @@ class EngineError(ModerationError):
 
 _LONGEST_WORD = 80  # characters of what was found that a message repeats
 _MOST_NAMES = 20  # that a message lists
-_SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GUARDREASONER_SERVER_KEY", "GUARDREASONER_API_KEY")
+_SECRET_VARIABLES = (
+    "GUARDREASONER_API_KEY",
+    "GUARDREASONER_SERVER_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "OPENAI_API_KEY",
+)
 
 
 def nearest(word: object, known: Iterable[object]) -> str:
@@ -112,11 +118,17 @@ def without_secrets(text: str) -> str:
     text = re.sub(r"//[^/\s]+@", "//***@", text)  # user and password of a URL
     text = re.sub(r"(//[^\s?]+)\?[^\s'\"]+", r"\1?***", text)  # signed URLs
     text = re.sub(r"\b(hf_|sk-)[\w-]+", r"\1***", text)
-    text = re.sub(r"(?i)\b(bearer\s+)[^\s'\",]+", r"\1***", text)
+    text = re.sub(r"(?i)\b((?:basic|bearer)\s+)[^\s'\",]+", r"\1***", text)
     for name in _SECRET_VARIABLES:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return text
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text, such as a file that is to be published, holds a token or a key of this process."""
+    known = [os.environ.get(name) for name in _SECRET_VARIABLES]
+    return bool(re.search(r"\b(hf_|sk-)[\w-]{16,}", text)) or any(secret and secret in text for secret in known)
 
 
 def harmless(cause: BaseException) -> BaseException | None:

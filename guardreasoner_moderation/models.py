@@ -372,7 +372,7 @@ def fitting_base(path: Path, spec: ModelSpec, base: str | Path | None) -> str | 
     if base is None:
         return None
     known = weights.BASES.get(str(base))
-    folder = Path(base) if known is None and Path(base).is_dir() else None
+    folder = Path(base) if known is None and os.path.isdir(base) else None
     if spec.base_sha256 is not None and known is None and folder is None:
         folder = base = fetch_repository(str(base))
     if folder is not None:
@@ -414,7 +414,10 @@ def _spec_of(model: Path) -> ModelSpec:
     adapter = model / "adapter_config.json"
     if model.is_file() or not adapter.exists():
         return ModelSpec()  # upstream's released checkpoints: merged, run on the raw string
-    return ModelSpec(chat=True, base=read_json(adapter).get("base_model_name_or_path"))
+    base = read_json(adapter).get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise IncompatibleModelError(f"{adapter}: base_model_name_or_path must be text, found {shown(base)}")
+    return ModelSpec(chat=True, base=base)
 
 
 def prepare(model: str) -> Path:
@@ -433,7 +436,7 @@ def prepare(model: str) -> Path:
         return path
     if base in weights.BASES:
         return converted(path, weights_sha256(path), base=base)
-    if not Path(base).is_dir():
+    if not os.path.isdir(base):
         fetch_repository(base)
     return path
 

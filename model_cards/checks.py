@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
+from guardreasoner_moderation.errors import holds_secret
 from guardreasoner_moderation.models import weights_sha256
 from model_cards.bundle import Bundle
 from model_cards.metadata import find_card_problems, find_entry_problems
@@ -90,6 +91,8 @@ def _file_problems(bundle: Bundle) -> Iterator[str]:
         if file.suffix in (".md", ".json", ".yaml"):
             text = file.read_text(encoding="utf-8")
             yield from (f"{path} names a folder of this machine, {place}" for place in here if place in text)
+            if holds_secret(text):
+                yield f"{path} holds what looks like a token or an API key"
     base = bundle.record.config.get("base_model_name_or_path", "")
     if Path(base).is_absolute() or base.startswith("."):
         yield f"adapter_config.json names its base by a path, {base}: set base_model_name_or_path to its id on the Hub"

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardreasoner_moderation.errors import InputError, ModerationError, WeightsError
+from guardreasoner_moderation.errors import (
+    InputError,
+    ModerationError,
+    WeightsError,
+    brief,
+    harmless,
+    without_secrets,
+)
 from model_cards.bundle import MANIFEST, list_files
 
 if TYPE_CHECKING:
@@ -177,14 +184,16 @@ def _errors_of(repo_id: str) -> Iterator[None]:
     except ModerationError:
         raise
     except hub.OfflineModeIsEnabled as exc:
-        raise WeightsError(f"{repo_id} cannot be published offline: unset HF_HUB_OFFLINE") from exc
+        raise WeightsError(f"{repo_id} cannot be published offline: unset HF_HUB_OFFLINE") from harmless(exc)
     except hub.HFValidationError as exc:
         raise InputError(f"{repo_id!r} is no repository id (owner/name)") from exc
     except hub.HfHubHTTPError as exc:
         status = exc.response.status_code
         advice = "log in with `hf auth login`, or set HF_TOKEN" if status in (401, 403) else again
-        said = f"HTTP status {status}{f', {exc.server_message}' if exc.server_message else ''}"
-        raise WeightsError(f"{repo_id} was not published: the Hub answered {said}. {advice}") from exc
-    except Exception as exc:  # the client lets through what its transports raise, and those differ by version
-        said = " ".join(str(exc).split())[:300]
-        raise WeightsError(f"{repo_id} could not be published: {type(exc).__name__}: {said}. {again}") from exc
+        said = f"HTTP status {status}{f', {brief(exc.server_message)}' if exc.server_message else ''}"
+        raise WeightsError(f"{repo_id} was not published: the Hub answered {said}. {advice}") from harmless(exc)
+    except Exception as exc:  # noqa: BLE001 - the client lets through what its transports raise, which differs by version
+        said = without_secrets(" ".join(str(exc).split()))[:300]
+        raise WeightsError(f"{repo_id} could not be published: {type(exc).__name__}: {said}. {again}") from harmless(
+            exc
+        )

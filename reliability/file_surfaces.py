@@ -326,7 +326,7 @@ def _adapters(folder: Path) -> Iterator[Try]:
 
 
 FILES = (
-    Surface("batch files: JSONL, CSV, Parquet, gzip", _batches, 3_000, seconds=60),
+    Surface("batch files: JSONL, CSV, Parquet, gzip", _batches, 2_000, seconds=60),
     Surface("training recipes", _recipes, 3_000),
     Surface("the cards' YAML files", _cards, 1_500),
     Surface("moderation.json", _specs, 2_500),

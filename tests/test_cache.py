@@ -17,7 +17,7 @@ from conftest import leftovers
 from filelock import FileLock
 
 from guardreasoner_moderation import cache as cache_module
-from guardreasoner_moderation.cache import cache_dir, cached_entry
+from guardreasoner_moderation.cache import cache_dir, cached_entry, known_sha256
 from guardreasoner_moderation.errors import InputError, WeightsError
 
 
@@ -235,3 +235,34 @@ def test_waiting_for_another_process_is_told(cache: Path, monkeypatch: pytest.Mo
     cached_entry("key", write_entry)
     other.join()
     assert lines == [f"waiting for another process that is preparing {cache / 'key'}"]
+
+
+def test_the_hash_of_a_file_that_changed_a_moment_ago_is_not_noted(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another change within the same tick of the clock would leave the same times."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"weights")
+    now = file.stat().st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now + 1_000_000)
+    known_sha256(file)
+    assert not (cache / ".verified").exists()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 1_000_000_000)
+    known_sha256(file)
+    assert len(list((cache / ".verified").iterdir())) == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_noted(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns + 1_000_000_000)
+
+    def read(path: Path) -> str:
+        path.write_bytes(b"other weights")
+        return "0" * 64
+
+    monkeypatch.setattr(cache_module, "read_sha256", read)
+    known_sha256(file)
+    assert not (cache / ".verified").exists()

@@ -12,6 +12,7 @@ from guardreasoner_moderation import (
     IncompatibleModelError,
     InputError,
     Mode,
+    ModelError,
     ModelNotFoundError,
     Task,
     UnsafeModelError,
@@ -223,6 +224,17 @@ def test_an_adapter_of_an_embedded_base_with_another_hash_is_refused(tmp_path: P
     write_spec(tmp_path, base="tiny", base_sha256="0" * 64)
     with pytest.raises(IncompatibleModelError, match=r"was trained on a base .* those of tiny have"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("base", "message"), [(["a"], "must be text, found"), ("x" * 5000, "could not be loaded")])
+def test_an_adapter_whose_base_is_no_name_is_refused(
+    tiny_adapter: Path, tmp_path: Path, base: Any, message: str
+) -> None:
+    adapter = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
+    with pytest.raises(ModelError, match=message):
+        load_model(adapter)
 
 
 @pytest.mark.parametrize("name", [None, 7, b"embedded", {"embedded"}])

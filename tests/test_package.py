@@ -72,12 +72,13 @@ def test_importing_the_moderator_loads_no_engine() -> None:
 
 def test_imports_point_one_way() -> None:
     order = [
-        {"errors", "results"},
-        {"interactions", "cache", "hub"},
+        {"errors", "results", "telemetry"},
+        {"checks", "strict_json", "cache"},
+        {"interactions", "hub"},
         {"package_client"},
         {"prompts", "parsing"},
         {"verdicts"},
-        {"windows", "weights", "checkpoint"},
+        {"windows", "weights", "checkpoint", "spec_values"},
         {"rotation"},
         {"engines"},
         {"models"},

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from conftest import leftovers
 
 from guardreasoner_moderation import weights
+from guardreasoner_moderation.cache import known_sha256
 from guardreasoner_moderation.errors import ModelNotFoundError, WeightsError
 from guardreasoner_moderation.weights import BASES, BaseFile, base_file
 
@@ -318,6 +320,8 @@ def stored(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
     with monkeypatch.context() as patch:
         patch.setenv("GUARDREASONER_BASE", str(index.wheel))
         base_file("tiny")
+    time.sleep(0.05)  # the hash of a file that changed a moment ago is not noted
+    known_sha256(index.file)
     return index
 
 

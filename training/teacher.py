@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardreasoner_moderation.engines.openai_client import ServerClient
-from guardreasoner_moderation.errors import EngineError, InputError
+from guardreasoner_moderation.errors import EngineError, InputError, without_secrets
 from training.trace_prompts import Budget, ChatMessages
 
 _TOKENS_OF_A_SENTENCE = 35  # a generous guess for English, with the line's end
@@ -118,7 +118,8 @@ class Teacher:
                 written=int(usage.get("completion_tokens") or len(text) // _CHARACTERS_OF_A_TOKEN),
             )
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as exc:
-            raise EngineError(f"{self.server} does not answer as OpenAI's chat API does: {exc!r}") from exc
+            server = without_secrets(self.server)
+            raise EngineError(f"{server} does not answer as OpenAI's chat API does: {exc!r}") from exc
 
 
 def read_tokens(messages: ChatMessages) -> int:

@@ -118,7 +118,7 @@ class CTranslate2Engine:
         about = read_json(folder / "engine.json")
         try:
             self._tokens: list[str] = [
-                of_type(str, "a token", token) for token in of_type(list, "tokens", about["tokens"])
+                of_type(str, "each of the tokens", token) for token in of_type(list, "tokens", about["tokens"])
             ]
             self._eos_token: str = of_type(str, "eos_token", about["eos_token"])
             self.context_tokens: int = whole_number("context_tokens", about["context_tokens"])

@@ -16,7 +16,14 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from guardreasoner_moderation.errors import EngineError, InputError, MissingDependencyError
+from guardreasoner_moderation.errors import (
+    EngineError,
+    InputError,
+    MissingDependencyError,
+    brief,
+    harmless,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -53,19 +60,22 @@ class ServerClient:
         try:
             url = httpx.URL(server)
         except httpx.InvalidURL as exc:
-            raise InputError(f"server is no address: {exc}") from exc
+            raise InputError(f"server is no address: {brief(str(exc))}") from harmless(exc)
         if url.scheme not in ("http", "https") or not url.host:
             raise InputError("server must be an address such as 'http://localhost:8000/v1'")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
             raise InputError("the server's API key is empty or holds characters that no key has")
         self._key = api_key
-        self._url = str(url).rstrip("/")
-        self._shown = str(url.copy_with(username=None, password=None, query=None)).rstrip("/")
+        if url.query:
+            raise InputError("server must be an address without a query; pass a key as api_key=")
+        # User and password go into a header: httpx writes whole addresses into its log.
+        self._url = self._shown = str(url.copy_with(username=None, password=None)).rstrip("/")
+        login = httpx.BasicAuth(url.username, url.password) if url.username or url.password else None
         self._retries = retries
         self._timeout = timeout
         self._places = threading.BoundedSemaphore(concurrency)
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._client = httpx.Client(headers=headers, timeout=timeout)
+        self._client = httpx.Client(headers=headers, auth=login, timeout=timeout)
         self._counting = threading.Lock()
         self._under_way = 0
         self._closed = False
@@ -184,7 +194,7 @@ class ServerClient:
         if isinstance(said, list):  # pydantic's; the rest of it repeats the request
             said = "; ".join(str(problem.get("msg", "")) for problem in said if isinstance(problem, dict))
         message = " ".join(str(said).split())
-        return (message if self._key is None else message.replace(self._key, "***"))[:300]
+        return without_secrets(message if self._key is None else message.replace(self._key, "***"))[:300]
 
 
 def _advice(status: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -227,7 +229,20 @@ def test_the_key_is_in_no_message(client: Make, waits: list[float]) -> None:
 
 def test_a_password_in_the_address_is_in_no_message(client: Make, waits: list[float]) -> None:
     with pytest.raises(EngineError) as caught:
-        client("http://me:hidden@127.0.0.1:9/v1?token=hidden").ask("/completions", {})
+        client("http://me:hidden@127.0.0.1:9/v1").ask("/completions", {})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_password_in_the_address_is_sent_and_not_logged(client: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), answering(in_turn(Answer(GOOD))) as (address, asked):
+        client(address.replace("//", "//me:hidden@")).ask("/completions", {})
+    assert asked[0].headers["authorization"] == "Basic " + base64.b64encode(b"me:hidden").decode()
+    assert "hidden" not in caplog.text
+
+
+def test_a_query_in_the_address_is_refused_untold(client: Make) -> None:
+    with pytest.raises(InputError, match="an address without a query") as caught:
+        client("http://127.0.0.1:9/v1?token=hidden")
     assert "hidden" not in str(caught.value)
 
 
