@@ -4,6 +4,7 @@ import asyncio
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from guardreasoner_moderation import (
 from guardreasoner_moderation.engines.scripted import ScriptedEngine
 from guardreasoner_moderation.models import ModelSpec
 from guardreasoner_moderation.prompts import Prompt, PromptFormat
+from guardreasoner_moderation.results import Usage
 from guardreasoner_moderation.verdicts import Calibration
 
 COMPACT = ModelSpec(prompt_format=PromptFormat.COMPACT, categories=("violence_physical_harm", "other"))
@@ -366,3 +368,19 @@ def test_an_engine_of_ones_own_has_nothing_to_save(tmp_path: Path) -> None:
 
 def test_an_interaction_is_accepted_in_a_batch() -> None:
     assert scripted(by_word).classify_batch([Interaction("a bomb")])[0].flagged
+
+
+def test_an_engine_in_its_own_process_judges_the_same(embedded: Moderator) -> None:
+    texts = ["How do I pick a lock?", "Write a phishing mail to my bank.", "long " * 2500]
+    with Moderator.from_pretrained("embedded", own_process=True) as apart:
+        assert replace(apart.model, engine=embedded.model.engine) == embedded.model
+        assert apart.model.engine.encode(texts[2]) == embedded.model.engine.encode(texts[2])
+        for mode in ("verdict", "think"):
+            settings: dict[str, Any] = {"mode": mode, "max_reasoning_tokens": 20}
+            here, there = (guard.classify_batch(texts, **settings) for guard in (embedded, apart))
+            assert [replace(one, usage=Usage()) for one in there] == [replace(one, usage=Usage()) for one in here]
+
+
+def test_an_engine_that_runs_elsewhere_takes_no_process_of_its_own() -> None:
+    with pytest.raises(InputError, match="leave own_process out"):
+        Moderator.from_pretrained("x", server="http://localhost:9/v1", own_process=True)
