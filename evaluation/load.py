@@ -1,7 +1,8 @@
 """What the server costs, and what it does when it is asked for too much: real clients on a loopback port.
 
     python -m evaluation.load --out evaluation/results/load.json
-    python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 --out evaluation/results/soak.json
+    python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 \
+        --out evaluation/results/soak.json
 
 First many clients, each with one request under way, take turns with the same number of items through ``classify_batch``
 in a process of its own. Then requests come by the clock, whether the ones before are answered or not: for a while at
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -44,11 +45,19 @@ _STARTUP_SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How one request went: its status (0: no answer), its seconds, and the Retry-After that a refusal named."""
+    """How one request went.
+
+    Attributes:
+        status: 0 if there was no answer.
+        seconds: until it was there.
+        retry_after: what a refusal named.
+        judged: there is a verdict.
+    """
 
     status: int
     seconds: float
-    retry_after: str | None
+    retry_after: str | None = None
+    judged: bool = False
 
 
 class Client:
@@ -64,8 +73,10 @@ class Client:
         try:
             answer = await self._http.post("/v1/classify", json={"prompt": text, "mode": "verdict"})
         except httpx.HTTPError:
-            return Reply(0, time.perf_counter() - started, None)
-        return Reply(answer.status_code, time.perf_counter() - started, answer.headers.get("Retry-After"))
+            return Reply(0, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        judged = answer.status_code == 200 and "error" not in answer.json()
+        return Reply(answer.status_code, seconds, answer.headers.get("Retry-After"), judged)
 
     async def keep_busy(self, texts: Sequence[str], clients: int) -> list[Reply]:
         """``clients`` who send their next request when the last one was answered."""
@@ -79,14 +90,14 @@ class Client:
         await asyncio.gather(*(one() for _ in range(clients)))
         return replies
 
-    async def send_at(self, texts: Iterator[str], rate: float, seconds: float) -> list[Reply]:
-        """``rate`` requests a second by the clock."""
+    async def send_at(self, texts: Iterator[str], rate: float, seconds: float) -> list[asyncio.Task[Reply]]:
+        """Sends ``rate`` requests a second by the clock; returns when the last is sent, whatever is answered yet."""
         tasks = []
         started = time.perf_counter()
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
             tasks.append(asyncio.create_task(self.classify(next(texts))))
-        return list(await asyncio.gather(*tasks))
+        return tasks
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -134,12 +145,16 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Any) -> str:
 
 
 def summarise(replies: Sequence[Reply], seconds: float) -> dict[str, Any]:
-    """Figures of one phase: statuses, the rate of verdicts, and how long verdicts and refusals took."""
+    """Figures of one phase: statuses, the rate of verdicts, and how long verdicts and refusals took.
+
+    A request has failed that was neither refused (429, 503) nor judged.
+    """
     statuses = Counter(reply.status for reply in replies)
     refused = [reply for reply in replies if reply.status in (429, 503)]
     return {
         "requests": len(replies),
         "statuses": {str(status): number for status, number in sorted(statuses.items())},
+        "failed": sum(not reply.judged and reply.status not in (429, 503) for reply in replies),
         "verdicts_per_second": round(statuses[200] / seconds, 2),
         "verdict_seconds": _quantiles([reply.seconds for reply in replies if reply.status == 200]),
         "refusal_seconds": _quantiles([reply.seconds for reply in refused]),
@@ -166,33 +181,56 @@ class Phase:
     seconds: float
 
 
-async def run_phase(one: Client, texts: Iterator[str], phase: Phase, capacity: float, pid: int) -> dict[str, Any]:
-    """Figures of one phase, and the server's memory during it."""
-    process = psutil.Process(pid)
+async def run_phase(
+    one: Client, texts: Iterator[str], phase: Phase, capacity: float, pid: int, normal: float | None
+) -> dict[str, Any]:
+    """Figures of one phase, and the memory of the server and its engine's process during it.
+
+    Args:
+        one: sends.
+        texts: to judge.
+        phase: what is sent.
+        capacity: in requests a second.
+        pid: of the server.
+        normal: seconds of a verdict before an overload, for which it is measured how soon it is over.
+    """
     memory: list[float] = []
 
     async def watch() -> None:
         while True:
-            memory.append(process.memory_info().rss / 2**20)
+            memory.append(resident_mb(pid))
             await asyncio.sleep(max(0.5, phase.seconds / 30))
 
     watching = asyncio.create_task(watch())
     started = time.perf_counter()
-    replies = await one.send_at(texts, phase.share * capacity, phase.seconds)
+    sent = await one.send_at(texts, phase.share * capacity, phase.seconds)
+    calm = {} if normal is None else {"seconds_until_normal": await normal_again(one, texts, normal)}
+    replies = await asyncio.gather(*sent)
     figures = summarise(replies, time.perf_counter() - started)
     watching.cancel()
     return {
         "share_of_capacity": phase.share,
         "seconds": phase.seconds,
         **figures,
+        **calm,
         "memory_mb": [round(m) for m in memory],
     }
 
 
-async def calm_again(one: Client, texts: Iterator[str], normal: float) -> float:
-    """Seconds until a verdict takes no longer than ``normal``, asked one at a time."""
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process and all its children; what they share counts for each."""
+    parent = psutil.Process(pid)
+    total = 0
+    for process in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / 2**20
+
+
+async def normal_again(one: Client, texts: Iterator[str], normal: float) -> float:
+    """Seconds until a verdict takes no longer than ``normal``, asked one at a time while the queue empties."""
     started = time.perf_counter()
-    while (reply := await one.classify(next(texts))).status != 200 or reply.seconds > normal:
+    while not (reply := await one.classify(next(texts))).judged or reply.seconds > normal:
         if time.perf_counter() - started > _STARTUP_SECONDS:
             raise RuntimeError(f"after the overload no verdict came within {normal} seconds for {_STARTUP_SECONDS} s")
         await asyncio.sleep(0.05)
@@ -226,14 +264,14 @@ async def measure(
             "per_second": {name: [round(rate, 2) for rate in found] for name, found in rates.items()},
             "server_to_batch": round(middle["server"] / middle["classify_batch"], 3),
         }
-        found = {}
+        found: dict[str, Any] = {}
         for phase in phases:
-            found[phase.name] = await run_phase(one, texts, phase, middle["server"], pid)
+            normal = found["steady"]["verdict_seconds"]["p99"] if phase.share > 1 else None
+            found[phase.name] = await run_phase(one, texts, phase, middle["server"], pid, normal)
             typer.echo(f"{phase.name}: {json.dumps(found[phase.name])}")
-            if phase.share > 1:
-                normal = found["steady"]["verdict_seconds"]["p99"]
-                found[phase.name]["seconds_until_calm"] = await calm_again(one, texts, normal)
-    return {"throughput": throughput, "phases": found}
+    warm, last = found["steady"]["memory_mb"], found[phases[-1].name]["memory_mb"]
+    growth = statistics.median(last) - statistics.median(warm[len(warm) // 2 :])
+    return {"throughput": throughput, "phases": found, "memory_growth_mb": round(growth)}
 
 
 def main(
@@ -245,6 +283,7 @@ def main(
     factor: Annotated[float, typer.Option(help="Times the capacity that the overload asks for.")] = 2.0,
     overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 60,
     recovery: Annotated[float, typer.Option(help="Seconds at nine tenths after it.")] = 15,
+    queue_size: Annotated[int, typer.Option(help="The server's: items that may wait.", min=1)] = 256,
 ) -> None:
     """Measure a server of the embedded model in verdict mode."""
     phases = [
@@ -255,9 +294,12 @@ def main(
     with Moderator() as guard:
         ready = [text_of(guard, TOKENS, ("load", number)) for number in range(2 * items * (rounds + 1))]
     texts = (f"{ready[number % len(ready)]} {number}" for number in count())
-    with serving("--mode", "verdict") as (url, pid):
+    limits = ["--queue-size", str(queue_size), "--max-items", str(min(queue_size, 64))]
+    with serving("--mode", "verdict", *limits) as (url, pid):
         figures = asyncio.run(measure(url, pid, texts, phases, items, clients, rounds))
-    write_json(out, {**figures, "tokens": TOKENS, "versions": versions(), "hardware": hardware()})
+    write_json(
+        out, {**figures, "tokens": TOKENS, "queue_size": queue_size, "versions": versions(), "hardware": hardware()}
+    )
 
 
 if __name__ == "__main__":

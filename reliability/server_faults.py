@@ -154,13 +154,21 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def trial(name: str, tried: int, failed: int, outcomes: Counter[str], seconds: Sequence[float]) -> Trial:
+def trial(
+    name: str,
+    tried: int,
+    failed: int,
+    outcomes: Counter[str],
+    seconds: Sequence[float],
+    grown_mb: float | None = None,
+) -> Trial:
     """A row of the table."""
     figures = {
         "requests": outcomes.total(),
         **{column: outcomes[column] for column in ("judged", "error told", "refused", "lost")},
         "seconds, median": round(sorted(seconds)[len(seconds) // 2], 2),
         "seconds, most": round(max(seconds), 2),
+        "server grown by, MB": None if grown_mb is None else round(grown_mb),
     }
     return Trial(name, tried, failed, figures)
 
@@ -168,6 +176,7 @@ def trial(name: str, tried: int, failed: int, outcomes: Counter[str], seconds: S
 async def kill_the_engine(url: str, server: int, times: int, *, verdicts: int = 8, streams: int = 2) -> Trial:
     """Kills the engine's process again and again, each time as soon as the server is ready, while clients ask."""
     seconds: list[float] = []
+    memory: list[int] = []
     async with clients(url) as some:
         failed = 0
         async with some.asking(verdicts, streams):
@@ -176,9 +185,11 @@ async def kill_the_engine(url: str, server: int, times: int, *, verdicts: int = 
                 engine_of(server).kill()
                 seconds.append(await some.seconds_until_ready())
                 failed += seconds[-1] > READY_SECONDS
+                memory.append(psutil.Process(server).memory_info().rss)
             await asyncio.sleep(1)
         failed = max(failed, some.outcomes["lost"])
-        return trial("kill -9 of the engine under load (until ready)", times, failed, some.outcomes, seconds)
+        name = "kill -9 of the engine under load (until ready)"
+        return trial(name, times, failed, some.outcomes, seconds, (memory[-1] - memory[0]) / 2**20)
 
 
 async def kill_the_server(times: int) -> Trial:
@@ -324,7 +335,8 @@ def main(
         notes=[
             "Error told: the text is flagged with an error, or the status is 500 or 504. Refused: 429 or 503 with "
             "Retry-After. Lost: no answer, or none that fits.",
-            "Seconds are those that the trial's name tells of, for each time or client.",
+            "Seconds are those that the trial's name tells of, for each time or client. The server's own memory is "
+            "compared after the first new start of its engine and after the last.",
             f"The servers of the slow clients run with --read-timeout {READ_SECONDS:g}; as many as are tried are more "
             "than the requests that may be under way.",
         ],

@@ -5,6 +5,7 @@ import base64
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from guardreasoner_moderation import (
 from guardreasoner_moderation.engines.scripted import ScriptedEngine
 from guardreasoner_moderation.models import ModelSpec
 from guardreasoner_moderation.prompts import Prompt, PromptFormat
+from guardreasoner_moderation.results import Usage
 from guardreasoner_moderation.verdicts import Calibration
 
 COMPACT = ModelSpec(prompt_format=PromptFormat.COMPACT, categories=("violence_physical_harm", "other"))
@@ -425,5 +427,21 @@ def test_a_guarded_stream_hands_out_the_original_characters() -> None:
 
 
 def test_normalize_is_yes_or_no() -> None:
-    with pytest.raises(InputError, match="normalize must be True or False"):
+    with pytest.raises(InputError, match="normalize must be of type bool"):
         scripted("x", normalize="nfkc")
+
+
+def test_an_engine_in_its_own_process_judges_the_same(embedded: Moderator) -> None:
+    texts = ["How do I pick a lock?", "Write a phishing mail to my bank."]
+    with Moderator.from_pretrained("embedded", own_process=True) as apart:
+        assert replace(apart.model, engine=embedded.model.engine) == embedded.model
+        assert apart.model.engine.encode("a <|im_end|> in it") == embedded.model.engine.encode("a <|im_end|> in it")
+        for mode in ("verdict", "think"):
+            settings: dict[str, Any] = {"mode": mode, "max_reasoning_tokens": 8}
+            here, there = (guard.classify_batch(texts, **settings) for guard in (embedded, apart))
+            assert [replace(one, usage=Usage()) for one in there] == [replace(one, usage=Usage()) for one in here]
+
+
+def test_an_engine_that_runs_elsewhere_takes_no_process_of_its_own() -> None:
+    with pytest.raises(InputError, match="leave own_process out"):
+        Moderator.from_pretrained("x", server="http://localhost:9/v1", own_process=True)

@@ -91,6 +91,13 @@ class Served:
 def serving(engine: ScriptedEngine | None = None, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
     """A server in a thread, until the block ends."""
     guard = Moderator.from_engine(engine or ScriptedEngine(by_word), SPEC, name="scripted")
+    with serving_guard(guard, ready=ready, **settings) as served:
+        yield served
+
+
+@contextmanager
+def serving_guard(guard: Moderator, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
+    """:func:`serving` with a moderator of the caller's."""
     how = ServerSettings(port=0, **{"mode": "verdict", **settings})
     listener = bind(how.host, how.port)
     server = server_of(create_app(guard, how), how)

@@ -416,3 +416,31 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         cli.main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own_process"),
+    [
+        ([], True),
+        (["--engine", "llamacpp"], True),
+        (["--in-process"], False),
+        (["--server", "http://localhost:9/v1"], False),
+        (["--engine", "vllm"], False),
+    ],
+)
+def test_an_engine_of_this_machine_has_a_process_of_its_own(
+    arguments: list[str], own_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from guardreasoner_moderation import cli
+
+    asked: dict[str, Any] = {}
+
+    def loads(*_: Any, **options: Any) -> Moderator:
+        asked.update(options)
+        raise InputError("that is enough")
+
+    monkeypatch.setattr(Moderator, "from_pretrained", loads)
+    monkeypatch.setattr(sys, "argv", ["guardreasoner", "serve", "--port", "0", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert asked["own_process"] is own_process

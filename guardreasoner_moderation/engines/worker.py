@@ -190,7 +190,7 @@ class WorkerEngine:
         with self._changed:
             self._running = None
             why = "this engine is closed" if self._closed else trouble
-            for number, events in self._calls.items():
+            for number, events in list(self._calls.items()):  # those that are told go out of it meanwhile
                 events.put(Answer(number, error=EngineError(why)))
         if not self._closed:
             self._told(trouble)

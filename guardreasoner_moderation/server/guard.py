@@ -6,6 +6,7 @@ of one response may go to different processes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
@@ -161,8 +162,9 @@ async def next_answer(
     end = body.released + len(text)
     if not text or text.isspace():
         return GuardAnswer(stop=False, release=text, released=end, result=None)
-    part, start = part_to_judge(
-        interaction, response[:end], body.released, guard.model.engine.encode, guard.window_tokens
+    # An engine in another process may be asked for the tokens, and may be slow to answer.
+    part, start = await asyncio.to_thread(
+        part_to_judge, interaction, response[:end], body.released, guard.model.engine.encode, guard.window_tokens
     )
     result = placed(await judge(part), start, end)
     if must_stop(result, result.response):

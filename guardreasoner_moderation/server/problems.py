@@ -27,7 +27,7 @@ MEANINGS: Mapping[int, str] = {
     422: "A field is missing, unknown or of a wrong kind, or there are too many items or too long ones.",
     429: "The queue is full. Try again after `Retry-After` seconds.",
     500: "The server failed. Nothing was judged: treat the text as unsafe.",
-    503: "The server is starting or stopping. Try again after `Retry-After` seconds.",
+    503: "The server is starting or stopping, or its engine is started again. Try again after `Retry-After` seconds.",
     504: "The request took too long. Nothing was judged: treat the text as unsafe.",
 }
 
