@@ -49,7 +49,7 @@ def write_files(folder: Path) -> None:
     write_lines(
         folder / "chats.jsonl", [{"messages": chat(prompt, None), "request": label} for prompt, label in asks()]
     )
-    write_table(folder / "in.csv", [{"question": prompt} for prompt, _ in asks()])
+    write_table(folder / "in.csv", [{"question": prompt} for prompt, _ in asks()[:3]])
     write_table(folder / "export.csv", [{"question": prompt, "answer": answer} for prompt, answer, _ in PAIRS[:2]])
     mine = [
         {"text": prompt, "label": label, "verdict": "bad" if label == "harmful" else "ok"} for prompt, label in asks()

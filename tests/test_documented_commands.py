@@ -9,7 +9,9 @@ since processors round differently.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -28,7 +30,7 @@ import pytest
 from documented import LANGUAGES, PAGES, PYTHON, ROOT, SHELL, Block, find_problem, inline_commands, read_blocks
 from documented_files import write_files
 
-from guardreasoner_moderation import weights
+from guardreasoner_moderation import Moderator, weights
 
 NETWORK = "installs from the package index"
 HUB = "loads from the Hub, or sends to it"
@@ -78,6 +80,9 @@ TOLERANCE = 0.1
 
 
 def reason_not_to_run(command: str) -> str | None:
+    """Why a command is not run; a dry run always is."""
+    if "--dry-run" in command:
+        return None
     return next((reason for start, reason in NOT_RUN.items() if command.startswith(start)), None)
 
 
@@ -175,7 +180,8 @@ def run_page(page: str, names: dict[str, Any], servers: Mapping[str, str]) -> No
             if block.page == page:
                 run_block(block, names, servers)
     finally:
-        for value in {id(value): value for value in names.values() if hasattr(value, "close")}.values():
+        opened = [value for value in names.values() if hasattr(value, "close") and not isinstance(value, type)]
+        for value in {id(value): value for value in opened}.values():
             value.close()
 
 
@@ -251,6 +257,14 @@ def test_every_command_has_its_program_and_options(page: str) -> None:
 def test_commands_within_sentences_exist(page: str) -> None:
     found = [problem for command in inline_commands(page) if (problem := find_problem(command, whole=False))]
     assert found == []
+
+
+def test_snippets_that_are_not_run_pass_arguments_that_there_are() -> None:
+    snippets = [block.text for block in RUNNABLE if block.language == PYTHON and reason_not_to_run(block.text)]
+    calls = [node for text in snippets for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    assert {ast.unparse(call.func) for call in calls} == {"Moderator.from_pretrained"}
+    known = inspect.signature(Moderator.from_pretrained).parameters
+    assert {word.arg for call in calls for word in call.keywords} <= set(known)
 
 
 def test_every_reason_not_to_run_is_needed() -> None:
