@@ -37,6 +37,7 @@ HUB = "loads from the Hub, or sends to it"
 GPU = "needs a GPU, or a server on one"
 RAY = "needs Ray, which the extra dev leaves out"
 LONG = "trains or measures for minutes or hours"
+LUCK = "needs items that the model gets now right, now wrong; tests/training/test_hard_samples.py has some"
 PEOPLE = "reads what people or other models have written"
 SERVED = "serves until Ctrl-C; the tests below start it"
 
@@ -56,6 +57,8 @@ NOT_RUN: Mapping[str, str] = {
     "python -m evaluation.review": PEOPLE,
     "python -m training.data GuardReasonerTrain": HUB,
     "python -m training.traces": "needs a teacher; tests/training/test_traces.py has one",
+    "python -m training.hard_samples pairs": LUCK,
+    "python -m training.hard_samples difficult": LUCK,
     "python -m training.rsft": LONG,
     "python -m training.calibrate": LONG,
     "cp runs/embedded/adapter/": "takes what training has made",
