@@ -77,7 +77,10 @@ RUN_ELSEWHERE = {"docs/migrating.md": "tests/test_migrating.py"}
 RETURNS = {"guardreasoner classify": (0, 1), "python -m evaluation.decide": (0, 1, 3)}
 """Exit codes that tell a verdict, by the beginning of the command; of all others 0 alone is right."""
 
-SCORE = re.compile(r'^(\w+): (\w+) \(score ([\d.]+)\)|"label": ?"(\w+)", ?"score": ?([\d.]+)', re.MULTILINE)
+SCORE = re.compile(
+    r"""^(\w+): (\w+) \(score ([\d.]+)\)|"label": ?"(\w+)", ?"score": ?([\d.]+)|judged (\w+) .*?, score ([\d.]+)""",
+    re.MULTILINE,
+)
 TOLERANCE = 0.1
 """By how much a score may differ from the page's."""
 
@@ -164,15 +167,17 @@ def run_block(block: Block, names: dict[str, Any], servers: Mapping[str, str]) -
 
 
 def compare(block: Block, said: str) -> None:
-    """Fails unless the page shows what was printed."""
+    """Fails unless the page shows what was printed; three dots stand for what it leaves out."""
     expected = block.output or ""
-    verdicts = [[tuple(filter(None, found)) for found in SCORE.findall(text)] for text in (expected, said)]
-    if not verdicts[0]:
-        assert said.strip() == expected.strip(), str(block)
+    shown, printed = ([tuple(filter(None, found)) for found in SCORE.findall(text)] for text in (expected, said))
+    if not shown:
+        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
+        assert re.fullmatch(pattern, said.strip(), re.DOTALL), f"{block}: printed was\n{said}"
         return
-    shown, printed = ([found[:-1] for found in side] for side in verdicts)
-    assert printed == shown, f"{block}: printed was\n{said}"
-    for before, after in zip(*verdicts, strict=True):
+    if "..." in expected:
+        printed = printed[: len(shown)]
+    assert [found[:-1] for found in printed] == [found[:-1] for found in shown], f"{block}: printed was\n{said}"
+    for before, after in zip(shown, printed, strict=True):
         assert abs(float(before[-1]) - float(after[-1])) <= TOLERANCE, f"{block}: printed was\n{said}"
 
 
