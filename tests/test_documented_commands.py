@@ -29,7 +29,9 @@ from typing import Any
 import pytest
 from documented import LANGUAGES, PAGES, PYTHON, ROOT, SHELL, Block, find_problem, inline_commands, read_blocks
 from documented_files import write_files
+from rich.console import Console
 
+from evaluation.run import score_generations
 from guardreasoner_moderation import Moderator, weights
 
 NETWORK = "installs from the package index"
@@ -37,7 +39,6 @@ HUB = "loads from the Hub, or sends to it"
 GPU = "needs a GPU, or a server on one"
 RAY = "needs Ray, which the extra dev leaves out"
 LONG = "trains or measures for minutes or hours"
-LUCK = "needs items that the model gets now right, now wrong; tests/training/test_hard_samples.py has some"
 PEOPLE = "reads what people or other models have written"
 SERVED = "serves until Ctrl-C; the tests below start it"
 
@@ -57,8 +58,7 @@ NOT_RUN: Mapping[str, str] = {
     "python -m evaluation.review": PEOPLE,
     "python -m training.data GuardReasonerTrain": HUB,
     "python -m training.traces": "needs a teacher; tests/training/test_traces.py has one",
-    "python -m training.hard_samples pairs": LUCK,
-    "python -m training.hard_samples difficult": LUCK,
+    "python -m training.hard_samples": "writes four answers to each item; tests/training/test_hard_samples.py has a model",
     "python -m training.rsft": LONG,
     "python -m training.calibrate": LONG,
     "cp runs/embedded/adapter/": "takes what training has made",
@@ -212,9 +212,13 @@ def test_what_a_page_says_works(page: str, request: pytest.FixtureRequest) -> No
     run_page(page, {}, {"localhost:8000": request.getfixturevalue("server")} if page in WITH_SERVER else {})
 
 
-@pytest.mark.usefixtures("folder")
-def test_what_the_page_on_the_demo_says_works() -> None:
+def test_what_the_page_on_the_demo_says_works(folder: Path) -> None:
     pytest.importorskip("gradio")
+    for run in ("verdict", "think"):  # which the page's last command draws
+        saved, silent = folder / "saved.jsonl", Console(quiet=True)
+        score_generations(
+            saved, "XSTestResponseRefusal", folder / "runs" / run, keep_text=False, resamples=20, console=silent
+        )
     with started("guardreasoner_moderation.cli", "demo", ready="/") as address:
         run_page("docs/demo.md", {}, {"127.0.0.1:7860": address})
 
