@@ -9,7 +9,9 @@ since processors round differently.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -27,8 +29,10 @@ from typing import Any
 import pytest
 from documented import LANGUAGES, PAGES, PYTHON, ROOT, SHELL, Block, find_problem, inline_commands, read_blocks
 from documented_files import write_files
+from rich.console import Console
 
-from guardreasoner_moderation import weights
+from evaluation.run import score_generations
+from guardreasoner_moderation import Moderator, weights
 
 NETWORK = "installs from the package index"
 HUB = "loads from the Hub, or sends to it"
@@ -54,6 +58,7 @@ NOT_RUN: Mapping[str, str] = {
     "python -m evaluation.review": PEOPLE,
     "python -m training.data GuardReasonerTrain": HUB,
     "python -m training.traces": "needs a teacher; tests/training/test_traces.py has one",
+    "python -m training.hard_samples": "writes four answers to each item; tests/training/test_hard_samples.py has a model",
     "python -m training.rsft": LONG,
     "python -m training.calibrate": LONG,
     "cp runs/embedded/adapter/": "takes what training has made",
@@ -72,12 +77,18 @@ RUN_ELSEWHERE = {"docs/migrating.md": "tests/test_migrating.py"}
 RETURNS = {"guardreasoner classify": (0, 1), "python -m evaluation.decide": (0, 1, 3)}
 """Exit codes that tell a verdict, by the beginning of the command; of all others 0 alone is right."""
 
-SCORE = re.compile(r'^(\w+): (\w+) \(score ([\d.]+)\)|"label": ?"(\w+)", ?"score": ?([\d.]+)', re.MULTILINE)
+SCORE = re.compile(
+    r"""^(\w+): (\w+) \(score ([\d.]+)\)|"label": ?"(\w+)", ?"score": ?([\d.]+)|judged (\w+) .*?, score ([\d.]+)""",
+    re.MULTILINE,
+)
 TOLERANCE = 0.1
 """By how much a score may differ from the page's."""
 
 
 def reason_not_to_run(command: str) -> str | None:
+    """Why a command is not run; a dry run always is."""
+    if "--dry-run" in command:
+        return None
     return next((reason for start, reason in NOT_RUN.items() if command.startswith(start)), None)
 
 
@@ -156,15 +167,17 @@ def run_block(block: Block, names: dict[str, Any], servers: Mapping[str, str]) -
 
 
 def compare(block: Block, said: str) -> None:
-    """Fails unless the page shows what was printed."""
+    """Fails unless the page shows what was printed; three dots stand for what it leaves out."""
     expected = block.output or ""
-    verdicts = [[tuple(filter(None, found)) for found in SCORE.findall(text)] for text in (expected, said)]
-    if not verdicts[0]:
-        assert said.strip() == expected.strip(), str(block)
+    shown, printed = ([tuple(filter(None, found)) for found in SCORE.findall(text)] for text in (expected, said))
+    if not shown:
+        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
+        assert re.fullmatch(pattern, said.strip(), re.DOTALL), f"{block}: printed was\n{said}"
         return
-    shown, printed = ([found[:-1] for found in side] for side in verdicts)
-    assert printed == shown, f"{block}: printed was\n{said}"
-    for before, after in zip(*verdicts, strict=True):
+    if "..." in expected:
+        printed = printed[: len(shown)]
+    assert [found[:-1] for found in printed] == [found[:-1] for found in shown], f"{block}: printed was\n{said}"
+    for before, after in zip(shown, printed, strict=True):
         assert abs(float(before[-1]) - float(after[-1])) <= TOLERANCE, f"{block}: printed was\n{said}"
 
 
@@ -175,7 +188,8 @@ def run_page(page: str, names: dict[str, Any], servers: Mapping[str, str]) -> No
             if block.page == page:
                 run_block(block, names, servers)
     finally:
-        for value in {id(value): value for value in names.values() if hasattr(value, "close")}.values():
+        opened = [value for value in names.values() if hasattr(value, "close") and not isinstance(value, type)]
+        for value in {id(value): value for value in opened}.values():
             value.close()
 
 
@@ -198,9 +212,13 @@ def test_what_a_page_says_works(page: str, request: pytest.FixtureRequest) -> No
     run_page(page, {}, {"localhost:8000": request.getfixturevalue("server")} if page in WITH_SERVER else {})
 
 
-@pytest.mark.usefixtures("folder")
-def test_what_the_page_on_the_demo_says_works() -> None:
+def test_what_the_page_on_the_demo_says_works(folder: Path) -> None:
     pytest.importorskip("gradio")
+    for run in ("verdict", "think"):  # which the page's last command draws
+        saved, silent = folder / "saved.jsonl", Console(quiet=True)
+        score_generations(
+            saved, "XSTestResponseRefusal", folder / "runs" / run, keep_text=False, resamples=20, console=silent
+        )
     with started("guardreasoner_moderation.cli", "demo", ready="/") as address:
         run_page("docs/demo.md", {}, {"127.0.0.1:7860": address})
 
@@ -251,6 +269,14 @@ def test_every_command_has_its_program_and_options(page: str) -> None:
 def test_commands_within_sentences_exist(page: str) -> None:
     found = [problem for command in inline_commands(page) if (problem := find_problem(command, whole=False))]
     assert found == []
+
+
+def test_snippets_that_are_not_run_pass_arguments_that_there_are() -> None:
+    snippets = [block.text for block in RUNNABLE if block.language == PYTHON and reason_not_to_run(block.text)]
+    calls = [node for text in snippets for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    assert {ast.unparse(call.func) for call in calls} == {"Moderator.from_pretrained"}
+    known = inspect.signature(Moderator.from_pretrained).parameters
+    assert {word.arg for call in calls for word in call.keywords} <= set(known)
 
 
 def test_every_reason_not_to_run_is_needed() -> None:
