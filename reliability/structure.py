@@ -3,14 +3,15 @@
     python -m reliability.structure --out reliability/results/structure.json
 
 Each case stands in for the request, the response, the system message and an earlier turn, as it is and as it is
-normalised, in both modes. The tokens outside of it must be those of any other text, and none inside of it a control
-token. No model runs.
+normalised, in both modes, and for the model's own reasoning. The tokens outside of it must be those of any other text,
+and none inside of it a control token. No model runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -29,10 +30,8 @@ from reliability.record import Record, Trial
 
 PLACES: Mapping[str, Callable[[str], Interaction]] = {
     "request": Interaction,
-    "request with a response": lambda text: Interaction(text, "No."),
-    "response": lambda text: Interaction("How?", text),
-    "system message": lambda text: Interaction("How?", system=text),
-    "earlier turn": lambda text: Interaction("How?", history=(Turn("user", text), Turn("assistant", text))),
+    "request and response": lambda text: Interaction(text, text),
+    "system message and earlier turn": lambda text: Interaction("How?", None, (Turn("assistant", text),), text),
 }
 """Where a text may stand."""
 
@@ -57,30 +56,49 @@ class Reader:
     chat_template: ChatTemplate | None = None
 
     def prompts(self, interaction: Interaction) -> Iterator[Prompt]:
-        """What the model reads of an interaction, in both modes and when answers are forced after its reasoning."""
-        for mode in (Mode.THINK, Mode.VERDICT):
-            yield build_prompt(interaction, self.prompt_format, mode, chat_template=self.chat_template)
+        """What the model reads of an interaction: for a verdict, and when answers are forced after its reasoning."""
+        yield build_prompt(interaction, self.prompt_format, Mode.VERDICT, chat_template=self.chat_template)
         thought = build_prompt(interaction, self.prompt_format, Mode.THINK, chat_template=self.chat_template)
         yield ask_for_answers(thought, self.prompt_format, interaction.prompt)  # a model that repeats what it reads
 
     def changed(self, text: str) -> list[str]:
         """The places where a text changes what stands around it; none, or the structure can be attacked."""
+        ids = self.encode_text(text, trusted=False)
+        if not self.control_ids.isdisjoint(ids):
+            return list(PLACES)
         return [
             place
             for place, put in PLACES.items()
-            if any(map(self._broken, self.prompts(put(text)), self.prompts(put("x"))))
+            if any(
+                self._broken(prompt, frame, text, ids)
+                for prompt, frame in zip(self.prompts(put(text)), _frames(self, place), strict=True)
+            )
         ]
 
-    def _broken(self, prompt: Prompt, plain: Prompt) -> bool:
-        if [span.trusted for span in prompt.spans] != [span.trusted for span in plain.spans]:
-            return True
-        expected: list[int] = list(self.encode(Prompt((), add_bos=True))) if prompt.add_bos else []
-        for span, other in zip(prompt.needed, plain.needed, strict=True):
-            ids = self.encode_text(span.text if not span.trusted else other.text, trusted=span.trusted)
-            if not span.trusted and not self.control_ids.isdisjoint(ids):
+    def _broken(self, prompt: Prompt, frame: Sequence[list[int] | None], text: str, ids: list[int]) -> bool:
+        """Whether the ids of a prompt are not those of its frame with those of the text in between."""
+        expected: list[int] = []
+        untrusted = [span.text for span in prompt.needed if not span.trusted]
+        for part in frame:
+            if part is not None:
+                expected += part
+            elif not untrusted:
                 return True
-            expected += ids
-        return self.encode(prompt) != expected
+            else:
+                written = untrusted.pop(0)
+                expected += ids if written == text else self.encode_text(written, trusted=False)
+        return bool(untrusted) or self.encode(prompt) != expected
+
+
+@cache
+def _frames(reader: Reader, place: str) -> list[list[list[int] | None]]:
+    """The ids of each piece of the frame, for each prompt of a place; None where a text stands."""
+    frames = []
+    for prompt in reader.prompts(PLACES[place]("x")):
+        start = reader.encode(Prompt((), add_bos=True)) if prompt.add_bos else []
+        pieces = [reader.encode_text(span.text, trusted=True) if span.trusted else None for span in prompt.needed]
+        frames.append([start, *pieces])
+    return frames
 
 
 def of_encoder(name: str, encoder: SpanEncoder, template: ChatTemplate | None) -> Reader:
@@ -141,13 +159,12 @@ def main(
         trials = [attack(reader, texts) for reader in (embedded_reader(engine), *chat_readers())]
     record = Record(
         "Hostile texts: structure",
-        "No text changes the number of messages, ends a turn or supplies an answer: the tokens around it are the same for "
-        "every text, and none within it is a control token. Tried: texts, normalised or not, by places where they stand.",
+        "No text changes the number of messages, ends a turn or supplies an answer: the tokens around it are the same "
+        "for every text, and none within it is a control token. Tried: texts, as they are and as they are normalised, "
+        "by places where they stand.",
         "python -m reliability.structure --out reliability/results/structure.json",
         trials,
-        [
-            "The tokenizers of the transformers engine have the control tokens and templates of the models, not their words."
-        ],
+        ["The tokenizers of the transformers engine have the models' control tokens and templates, not their words."],
     )
     record.save(out)
     for trial in trials:
