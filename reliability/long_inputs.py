@@ -107,13 +107,14 @@ def main(
     out: Annotated[Path, typer.Option(help="File for the record.")] = Path("reliability/results/long_inputs.json"),
     tokens: Annotated[int, typer.Option(help="Length of the texts.", min=1000)] = 20_000,
     payloads: Annotated[int, typer.Option(help="How many requests to hide.", min=1)] = 6,
+    window_tokens: Annotated[int | None, typer.Option(help="Size of a window; default: the model's.")] = None,
     lengths: Annotated[str, typer.Option(help="Lengths whose cost is measured.")] = ",".join(map(str, LENGTHS)),
     repeats: Annotated[int, typer.Option(help="Judgements of each length.", min=1)] = 2,
 ) -> None:
     """Hide requests in long texts."""
     requests = list(dict.fromkeys(case.plain for case in cases()))[:payloads]
     try:
-        with Moderator() as guard:
+        with Moderator(window_tokens=window_tokens) as guard:
             trials = search(guard, requests, tokens, PLACES)
             alarms = false_alarms(guard, 3, tokens)
             Record(
@@ -122,7 +123,10 @@ def main(
                 "a place where they are not has failed.",
                 _COMMAND,
                 trials,
-                [f"Of 3 texts of that length with nothing hidden in them, {alarms:.0%} are flagged."],
+                [
+                    f"Windows of {guard.window_tokens} tokens.",
+                    f"Of 3 texts of that length with nothing hidden in them, {alarms:.0%} are flagged.",
+                ],
             ).save(out)
             costs = cost(guard, [int(length) for length in lengths.split(",")], repeats)
             Record(
