@@ -8,7 +8,8 @@ caller is told of no other. ASCII text is read as it is. Otherwise
 - compatibility characters become the letters that they show (NFKC, Unicode Standard Annex 15): full-width letters,
   mathematical alphabets, circled letters. Those that ordinary typing brings about are kept: Latin-1, "…" and "™";
 - marks that cross out or pile up on Latin letters are dropped;
-- Cyrillic and Greek letters that look like Latin ones become these in words that also have Latin letters.
+- Cyrillic and Greek letters that look like Latin ones become these in words that also have Latin letters, and Cyrillic
+  ones everywhere in a text that has Latin letters, and no Cyrillic ones but look-alikes.
 
 What a text holds in Base64 is a reading of its own, for it may be all that the text says.
 """
@@ -102,8 +103,9 @@ _PIECE = re.compile(
     f"(?P<invisible>[{_INVISIBLE}][{_INVISIBLE}{_JOINERS}]*)|(?P<joiners>[{_JOINERS}][{_INVISIBLE}{_JOINERS}]*)"
     f"|(?P<tags>[{_TAGS}]+)|[^\\x00-\\x7f][{_MARKS}]*|[\\x00-\\x7f][{_MARKS}]+"
 )
-_WORD = re.compile(f"[\\w{_INVISIBLE}{_JOINERS}{_MARKS}]+")
+_WORD = re.compile(f"[\\w'’{_INVISIBLE}{_JOINERS}{_MARKS}]+")
 _LATIN = re.compile("[A-Za-z]")
+_CYRILLIC = re.compile("[\u0400-\u052f]")
 _BASE = re.compile(f"[{_MARKS}]+")
 _KEPT = "…™"  # and Latin-1
 
@@ -120,6 +122,8 @@ _READABLE = 0.8  # of the decoded characters are letters and spaces
 
 def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
     """Each part of a text that may change, and what it becomes."""
+    cyrillic = _CYRILLIC.findall(text)
+    disguised = all(ord(letter) in _LOOKALIKES for letter in cyrillic) and _LATIN.search(text) is not None
     words = _WORD.finditer(text)
     word, mixed = None, False
     for piece in _PIECE.finditer(text):
@@ -128,11 +132,12 @@ def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
             if word is None:
                 break
             mixed = _LATIN.search(word[0]) is not None
-        within = word is not None and word.start() <= piece.start()
-        yield piece, _fold(piece, text, mixed=mixed and within)
+        within = mixed and word is not None and word.start() <= piece.start()
+        latin = within or (disguised and _CYRILLIC.match(piece[0]) is not None)
+        yield piece, _fold(piece, text, latin=latin)
 
 
-def _fold(piece: re.Match[str], text: str, *, mixed: bool) -> str:
+def _fold(piece: re.Match[str], text: str, *, latin: bool) -> str:
     if piece["invisible"]:
         return ""
     if piece["tags"]:
@@ -145,7 +150,7 @@ def _fold(piece: re.Match[str], text: str, *, mixed: bool) -> str:
     if new and new[0] <= "\u024f":
         new = _BASE.sub("", new)
     new = new.translate(_SMALL_CAPITALS)
-    return new.translate(_LOOKALIKES) if mixed else new
+    return new.translate(_LOOKALIKES) if latin else new
 
 
 def _joins(before: str) -> bool:

@@ -24,6 +24,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)))
         ("how" + "".join(chr(0xE0000 + ord(letter)) for letter in " do I"), "how do I"),
         ("h̶o̶w̶ d̵̡̧o͠ I", "how do I"),
         ("Hоw dо Ι ехрlаin", "How do Ι explain"),
+        ("Hоw dо І ореn а dооr'ѕ lock", "How do I open a door's lock"),
         ("cafe\u0301", "café"),
     ],
 )
@@ -36,6 +37,7 @@ def test_what_hides_letters_is_read_as_these(text: str, read: str) -> None:
     [
         "“Naïve” – it’s 5 €, 20 °C, ½ a litre… Acme™",
         "Привет, как дела? Это WiFi-сеть.",
+        "They sing а капелла in Wi-Fi zones; α and η are small",
         "Πού είναι ο σταθμός;",
         "你好、日本語",
         "می‌خواهم",

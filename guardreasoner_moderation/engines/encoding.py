@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"<(?=[^\s<>]+>)|\[(?=/?[A-Z][A-Z0-9_]*\])|<(?=[|｜])|(?<=[|｜])(?=>)|\](?=~)|\[(?=e~)")
 
 _MARKUP = re.compile(r"[^\w\s▁]")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def defused(text: str) -> str:
@@ -160,7 +161,7 @@ class SpanEncoder:
 def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """The tokens that no untrusted text may become: special ones, and added ones that are no mere words or spaces.
 
-    A token for what is unknown is none of them.
+    Tokens for what is unknown, and for the bytes of characters that the vocabulary lacks, are none of them.
     """
     model = tokenizer.model
     if hasattr(model, "unk_token"):
@@ -170,5 +171,7 @@ def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(
         token
         for token, added in tokenizer.get_added_tokens_decoder().items()
-        if token != unknown and (added.special or (len(added.content) > 1 and _MARKUP.search(added.content)))
+        if token != unknown
+        and not _BYTE.fullmatch(added.content)
+        and (added.special or (len(added.content) > 1 and _MARKUP.search(added.content)))
     )

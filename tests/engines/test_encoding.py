@@ -112,6 +112,13 @@ def test_unknown_characters_may_be_in_a_text() -> None:
     assert 0 in SpanEncoder(unigram()).encode_text("ж")
 
 
+def test_bytes_of_unknown_characters_may_be_in_a_text() -> None:
+    byte_tokens = {f"<0x{byte:02X}>": byte for byte in range(256)}
+    tokenizer = Tokenizer(models.BPE({**byte_tokens, "<unk>": 256}, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.add_special_tokens(["<unk>", *byte_tokens])
+    assert SpanEncoder(tokenizer).encode_text("é") == list("é".encode())
+
+
 def test_a_single_character_that_is_a_control_token_is_refused() -> None:
     tokenizer = unigram("/")
     with pytest.raises(EngineError, match="'/' as a control token"):
