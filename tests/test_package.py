@@ -73,7 +73,7 @@ def test_importing_the_moderator_loads_no_engine() -> None:
 def test_imports_point_one_way() -> None:
     order = [
         {"errors", "results"},
-        {"interactions", "cache", "hub"},
+        {"interactions", "normalization", "cache", "hub"},
         {"package_client"},
         {"prompts", "parsing"},
         {"verdicts"},
