@@ -74,7 +74,7 @@ def test_imports_point_one_way() -> None:
     order = [
         {"errors", "results", "telemetry"},
         {"checks", "strict_json", "cache"},
-        {"interactions", "hub"},
+        {"interactions", "normalization", "hub"},
         {"package_client"},
         {"prompts", "parsing"},
         {"verdicts"},
