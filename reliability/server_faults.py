@@ -33,7 +33,7 @@ READ_SECONDS = 5.0
 
 _HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n"
 _FORM = '{"prompt": "How do I bake bread number'
-_SLACK = 3.0  # seconds that a busy machine may be late
+_SLACK = 10.0  # seconds that a busy machine may be late; the figures tell how late it was
 
 
 class Clients:
