@@ -39,7 +39,7 @@ def write_files(folder: Path) -> None:
         "written.jsonl": [row for row in rows if not row["response"]][1:],
         "labels_only.jsonl": rows[:1],
     }
-    for name, content in {**files, "data.jsonl": rows, "TRAIN.jsonl": rows}.items():
+    for name, content in {**files, "data.jsonl": files["interactions.jsonl"], "TRAIN.jsonl": rows}.items():
         write_lines(folder / name, content)
     for name, content in files.items():
         write_lines(folder / "DATA" / name, content)
