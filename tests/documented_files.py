@@ -76,7 +76,7 @@ def asks() -> list[tuple[str, str]]:
 def labelled_rows() -> list[dict[str, Any]]:
     """In the format of training data: three requests and a pair for training, the rest in validation."""
     rows: list[dict[str, Any]] = []
-    texts = [(prompt, None, f"{label} - -") for prompt, label in asks()]
+    texts = [(prompt, None, f"{label} - -") for prompt, label in asks()[:9]]
     for number, (prompt, response, labels) in enumerate(
         [*texts, *PAIRS, ("How do I sew?", "Buy a needle.", PAIRS[0][2])]
     ):

@@ -202,7 +202,8 @@ WITH_SERVER = ("docs/server.md", "docs/choosing-a-threshold.md")
 def server() -> Iterator[str]:
     """Host and port of ``guardreasoner serve``."""
     base = {"GUARDREASONER_BASE": str(weights.base_file("smollm2-135m")), "PYTHONPATH": str(ROOT)}
-    with started("guardreasoner_moderation.cli", "serve", ready="/readyz", **base) as address:
+    # A machine that is busy with other things may need more than the default patience of a minute.
+    with started("guardreasoner_moderation.cli", "serve", "--timeout", "600", ready="/readyz", **base) as address:
         yield address
 
 
