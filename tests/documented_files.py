@@ -39,7 +39,7 @@ def write_files(folder: Path) -> None:
         "written.jsonl": [row for row in rows if not row["response"]][1:],
         "labels_only.jsonl": rows[:1],
     }
-    for name, content in {**files, "data.jsonl": rows, "TRAIN.jsonl": rows}.items():
+    for name, content in {**files, "data.jsonl": files["interactions.jsonl"], "TRAIN.jsonl": rows}.items():
         write_lines(folder / name, content)
     for name, content in files.items():
         write_lines(folder / "DATA" / name, content)
@@ -76,7 +76,7 @@ def asks() -> list[tuple[str, str]]:
 def labelled_rows() -> list[dict[str, Any]]:
     """In the format of training data: three requests and a pair for training, the rest in validation."""
     rows: list[dict[str, Any]] = []
-    texts = [(prompt, None, f"{label} - -") for prompt, label in asks()]
+    texts = [(prompt, None, f"{label} - -") for prompt, label in asks()[:9]]
     for number, (prompt, response, labels) in enumerate(
         [*texts, *PAIRS, ("How do I sew?", "Buy a needle.", PAIRS[0][2])]
     ):
