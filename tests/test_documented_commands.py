@@ -58,11 +58,7 @@ NOT_RUN: Mapping[str, str] = {
     "python -m evaluation.review": PEOPLE,
     "python -m training.data GuardReasonerTrain": HUB,
     "python -m training.traces": "needs a teacher; tests/training/test_traces.py has one",
-<<<<<<< HEAD
-    "python -m training.hard_samples": "writes four answers to each item; test_hard_samples.py has a model",
-=======
     "python -m training.hard_samples": "writes long; tests/training/test_hard_samples.py has a model",
->>>>>>> wt-docs
     "python -m training.rsft": LONG,
     "python -m training.calibrate": LONG,
     "cp runs/embedded/adapter/": "takes what training has made",
