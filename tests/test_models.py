@@ -226,7 +226,9 @@ def test_an_adapter_of_an_embedded_base_with_another_hash_is_refused(tmp_path: P
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize(("base", "message"), [(["a"], "must be text, found"), ("x" * 5000, "could not be loaded")])
+@pytest.mark.parametrize(
+    ("base", "message"), [(["a"], "must be text, found"), ("x" * 5000, "(could not|cannot) be loaded")]
+)
 def test_an_adapter_whose_base_is_no_name_is_refused(
     tiny_adapter: Path, tmp_path: Path, base: Any, message: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -340,7 +341,7 @@ def _load_base(source: str | Path, folder: Path, options: Mapping[str, Any]) -> 
         own = folder if (folder / "tokenizer_config.json").exists() else source
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(own), trust_remote_code=False)
     except OSError as exc:
-        if Path(source).is_dir():
+        if os.path.isdir(source):  # of os.path: Path raises OSError for names that are too long
             raise IncompatibleModelError(f"{source} is not a whole model folder: {exc}") from exc
         raise ModelNotFoundError(
             f"the base model {str(source)!r} could not be loaded: not a folder, nor to be had from the Hugging Face "
