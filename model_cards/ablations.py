@@ -8,8 +8,9 @@ from typing import Any
 
 from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError
-from model_cards.reading import NOT_MEASURED, ROOT, read_yaml
+from model_cards.reading import NOT_MEASURED, ROOT
 from model_cards.results import to_interval
+from texts.strict_yaml import read_yaml
 
 GRID = ROOT / "training" / "ablations.yaml"
 RESULTS = ROOT / "evaluation" / "results" / "ablations.json"

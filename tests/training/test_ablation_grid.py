@@ -6,7 +6,7 @@ import pytest
 
 from guardreasoner_moderation.errors import InputError
 from model_cards.claims import CLAIMS
-from model_cards.reading import read_yaml
+from texts.strict_yaml import read_yaml
 from training.ablation_grid import read_grid
 
 SHIPPED = Path(__file__).parents[2] / "training" / "ablations.yaml"
