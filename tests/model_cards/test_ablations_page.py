@@ -45,7 +45,7 @@ def rows(text: str, start: str) -> list[str]:
 def test_cells_have_a_row_for_each_mode_and_missing_ones_say_so(tmp_path: Path) -> None:
     text = render_ablations(results=write(tmp_path / "ablations.json", REPORT))
     verdict, think = rows(text, "| `all` ")
-    assert verdict.startswith("| `all` | all | 3 | to 50% of the items | 1,234,567 | 0.75 | verdict |")
+    assert verdict.startswith("| `all` | all | 2 | to 50% of the items | 1,234,567 | 0.75 | verdict |")
     assert verdict.endswith("| 300 | 80.0 [75.0, 85.0] | 81.0 | - | 5.2 |")
     assert "| think |" in think
     (missing,) = rows(text, "| `hs-dpo` ")

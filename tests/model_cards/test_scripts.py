@@ -69,7 +69,17 @@ def test_a_missing_licence_or_recipe_is_told_before_anything_runs(tmp_path: Path
 
 def test_what_is_committed_is_what_render_pages_makes_of_a_run(tmp_path: Path) -> None:
     copy, run = tmp_path / "checkout", tmp_path / "run"
-    for name in ("docs", "evaluation", "guardreasoner_moderation", "model_cards", "reliability", "scripts", "texts"):
+    folders = (
+        "docs",
+        "evaluation",
+        "guardreasoner_moderation",
+        "model_cards",
+        "reliability",
+        "scripts",
+        "texts",
+        "training",
+    )
+    for name in folders:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)

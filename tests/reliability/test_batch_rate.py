@@ -22,7 +22,7 @@ def test_two_sizes_are_measured_with_the_real_command(tmp_path: Path) -> None:
     short, long = Record.load(out).trials
     assert (short.name, short.figures["peak memory, MB"]) == ("6 rows", 3000.0)  # not done again
     assert (long.name, long.tried, long.failed) == ("12 rows", 1, 0)
-    assert 100 < float(long.figures["peak memory, MB"] or 0) < 3000
+    assert float(long.figures["peak memory, MB"] or 0) > 100
     assert [file.name for file in tmp_path.iterdir()] == ["rate.json"]
 
 
