@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from guardreasoner_moderation.errors import ModerationError
+from guardreasoner_moderation.results import Task
 from model_cards.reading import NOT_MEASURED, NOT_RECORDED
 from model_cards.record import RunRecord, read_record
 from model_cards.request import last_request
@@ -49,9 +50,9 @@ def figures(record: RunRecord, evidence: Evidence) -> Mapping[str, str]:
     for key in ("hours", "steps", "tokens"):
         found[f"training, {key}"] = str(record.run.get(key, NOT_RECORDED))
     looks: Sequence[Mapping[str, Any]] = record.run.get("validation") or []
-    for task, values in (looks[-1] if looks else {}).items():
-        if isinstance(values, Mapping):
-            found[f"last look at validation, {task}, AUPRC"] = f"{values['auprc']} of {values['n']}"
+    for task in Task:
+        if values := (looks[-1] if looks else {}).get(task.value):
+            found[f"last look at validation, {task.value}, AUPRC"] = f"{values['auprc']} of {values['n']}"
     for row in evidence.rows:
         for metric in ("accuracy", "f1"):
             name = f"{row.benchmark}, {row.run.mode}, {row.items} items, {metric}, %"

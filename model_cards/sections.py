@@ -127,10 +127,10 @@ def configuration_rows(record: RunRecord) -> list[Cells]:
 def look_rows(record: RunRecord) -> list[Cells]:
     """The looks at the validation split."""
     return [
-        [look["step"], task, figures["n"], *(figures.get(key) for key in ("accuracy", "f1", "auprc"))]
+        [look["step"], task.value, figures["n"], *(figures.get(key) for key in ("accuracy", "f1", "auprc"))]
         for look in record.run.get("validation") or []
-        for task, figures in look.items()
-        if isinstance(figures, Mapping)
+        for task in Task
+        if (figures := look.get(task.value))
     ]
 
 
