@@ -244,7 +244,7 @@ def chatbot(*chunks: str) -> SimpleNamespace:
 
 @pytest.mark.usefixtures("folder")
 def test_the_readmes_demo_prints_what_it_shows() -> None:
-    (shown,) = [block.output for block in read_blocks("README.md") if "make demo" in block.text and block.output]
+    (shown,) = [block.text for block in read_blocks("README.md") if "think mode" in block.text]
     done = subprocess.run([sys.executable, "examples/demo.py"], capture_output=True, text=True, check=True)
     row = re.compile(r"^(Request|Completion|Response) +(\w+) +\S+ +([\d.]+)$", re.MULTILINE)
     before, after = row.findall(shown), row.findall(done.stdout)

@@ -32,4 +32,4 @@ def test_a_reproduction_stands_beside_with_what_it_lacks(tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert line(done.output, "training, steps")[-1] == "20"
     assert line(done.output, "WildGuardTest1554, verdict, 1554 items, f1, %")[-3:] == ["75.0", "[68.0,", "81.0]"]
-    assert line(done.output, "WildGuardTest1554, think, 300 of 1554 items, f1, %")[-2:] == ["not", "measured"]
+    assert line(done.output, "WildGuardTest1554, think, 200 of 1554 items, f1, %")[-2:] == ["not", "measured"]
