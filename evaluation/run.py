@@ -35,6 +35,7 @@ from evaluation.thresholds import read_target, read_thresholds_file, told, tune,
 from evaluation.user_files import user_benchmark
 from evaluation.zero_shot import NAME as ZERO_SHOT
 from evaluation.zero_shot import prepare_zero_shot
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import Mode, Task
@@ -203,7 +204,7 @@ def score_generations(
     """Scores saved outputs with both scorers; no model runs."""
     part = read_part(file, None if benchmarks == "all" else benchmarks, keep_text=keep_text)
     about = {
-        "model": {"name": f"generations in {file.name}", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "model": {"name": f"generations in {file.name}", "sha256": read_sha256(file)},
         "mode": "generations",
     }
     with open_run(out, about) as folder:

@@ -13,7 +13,6 @@ give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
 from model_cards.card import collect, write_card
 from model_cards.metadata import entries_to_yaml, eval_entries
@@ -104,7 +104,7 @@ def write_bundle(request: Request, folder: Path, *, licence_file: Path | None = 
             "weights_sha256": record.sha256,
             "gate": record.decision and record.decision.get("verdict"),
             "override": request.override,
-            "files": {path: sha256_of(file) for path, file in list_files(staging).items()},
+            "files": {path: read_sha256(file) for path, file in list_files(staging).items()},
         }
         _write_json(staging / MANIFEST, manifest)
         if folder.exists():
@@ -126,11 +126,6 @@ def unique_names(files: Sequence[Path]) -> list[str]:
         for file, name in zip(files, names, strict=True)
     ]
     return [name if names.index(name) == number else f"{number}.{name}" for number, name in enumerate(names)]
-
-
-def sha256_of(file: Path) -> str:
-    """Hash of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _copy_adapter(record: RunRecord, folder: Path) -> None:

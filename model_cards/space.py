@@ -12,8 +12,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
-from model_cards.bundle import MANIFEST, list_files, sha256_of
+from model_cards.bundle import MANIFEST, list_files
 from model_cards.card import environment
 from model_cards.reading import ROOT
 from model_cards.record import Licence
@@ -52,7 +53,7 @@ def write_space(folder: Path, repo_id: str, title: str, licence: Licence, *, roo
         page = environment().get_template("space.md.jinja")
         text = page.render(title=title, repo_id=repo_id, licence=licence, sdk_version=_version("gradio"))
         (staging / "README.md").write_text(f"{text.rstrip()}\n", encoding="utf-8")
-        manifest = {"model": repo_id, "files": {path: sha256_of(file) for path, file in list_files(staging).items()}}
+        manifest = {"model": repo_id, "files": {path: read_sha256(file) for path, file in list_files(staging).items()}}
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)

@@ -319,7 +319,7 @@ def test_the_command_says_by_its_exit_code_that_rows_were_not_judged(tmp_path: P
         (("in.jsonl", "out.jsonl", "--mode", "thnk"), "did you mean 'think'"),
         (("in.jsonl", "out.jsonl", "--model", "embeded"), "did you mean 'embedded'"),
         (("in.jsonl", "out.jsonl", "--engine", "rey"), "unknown engine 'rey'"),
-        (("in.jsonl", "out.jsonl", "--batch-size", "0"), "batch_size must be at least 1"),
+        (("in.jsonl", "out.jsonl", "--batch-size", "0"), "batch_size must be a whole number of at least 1, found 0"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 
 def main(
-    recipe_file: Annotated[Path, typer.Argument(help="A recipe, such as training/recipes/hs_dpo_3b.yaml.")],
+    recipe_file: Annotated[
+        Path, typer.Argument(help="A recipe, such as training/recipes/guardreasoner_3b_hs_dpo.yaml.")
+    ],
     pairs: Annotated[Path, typer.Option(help="Preference pairs with weights.")],
     adapter: Annotated[Path, typer.Option(help="The adapter to start from; for method: full a whole model's folder.")],
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.interactions import Interaction
 from training.balance import GROUPS, balance
@@ -194,5 +194,5 @@ def describe(loaded: Sequence[Loaded], prepared: Prepared, settings: Settings, o
             "prompt in validation": prepared.separated,
         },
         "balance": {name: {"before": before, "after": after} for name, (before, after) in prepared.balanced.items()},
-        "sha256": sha256(out.read_bytes()).hexdigest(),
+        "sha256": read_sha256(out),
     }

@@ -10,13 +10,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
 from training.data import LabelledInteraction
 from training.inventory import take_inventory
@@ -152,9 +152,7 @@ def write_record(
     """
     record = {
         "recipe": dataclasses.asdict(recipe),
-        "data_sha256": {
-            source.file: sha256((data_dir / source.file).read_bytes()).hexdigest() for source, _ in sources
-        },
+        "data_sha256": {source.file: read_sha256(data_dir / source.file) for source, _ in sources},
         "inventory": take_inventory([item for _, items in sources for item in items]),
         **more,
         **environment(),

@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.models import SPEC_FILE, ModelSpec, read_spec
 from guardreasoner_moderation.prompts import PromptFormat
 from guardreasoner_moderation.results import Category
@@ -68,7 +68,7 @@ def write_record(out: Path, recipe: TrlRecipe, files: Mapping[str, Path], state:
     steps = [line for line in state.log_history if "loss" in line]
     record = {
         "recipe": dataclasses.asdict(recipe),
-        "data_sha256": {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
+        "data_sha256": {name: read_sha256(file) for name, file in files.items()},
         **environment("trl", "accelerate"),
         "processes": processes,
         "steps": state.global_step,

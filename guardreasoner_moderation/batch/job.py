@@ -18,9 +18,10 @@ from guardreasoner_moderation.batch.pending import Columns, HowToJudge, PendingR
 from guardreasoner_moderation.batch.reading import read_rows, survey
 from guardreasoner_moderation.batch.rows import FileFormat, Survey, file_format
 from guardreasoner_moderation.batch.runners import LocalRunner, Runner
-from guardreasoner_moderation.batch.state import JobFiles, Progress, Summary, difference, file_sha256
+from guardreasoner_moderation.batch.state import JobFiles, Progress, Summary, difference
 from guardreasoner_moderation.batch.verdict_columns import VerdictColumns
 from guardreasoner_moderation.batch.writing import refuse_unwritable, writing
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.checks import known_word, whole_number
 from guardreasoner_moderation.errors import InputError, ModerationError, shown
 from guardreasoner_moderation.moderator import Moderator
@@ -152,7 +153,7 @@ class _Job:
         refuse_unwritable(target, found.columns)
         facts = {
             "version": __version__,
-            "input": {"sha256": file_sha256(source), "bytes": stamp[0]},
+            "input": {"sha256": read_sha256(source), "bytes": stamp[0]},
             "output": file_format(target).value,
             "columns": chosen.named(),
             "prefix": prefix,

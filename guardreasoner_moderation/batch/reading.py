@@ -27,6 +27,7 @@ from guardreasoner_moderation.batch.rows import (
     refuse_twins,
     widened,
 )
+from guardreasoner_moderation.checks import encodable
 from guardreasoner_moderation.errors import InputError
 
 MAX_COLUMNS = 10_000  # a table that is wider is a mistake; the names of its columns must fit into memory
@@ -152,7 +153,7 @@ def _csv_header(file: Path) -> list[str]:
         header: list[str] = next(reader, [])
     if not header:
         raise InputError(f"{file} has no line with the names of its columns")
-    if not _is_utf8("".join(header)):
+    if not encodable("".join(header)):
         raise InputError(f"{file} is not UTF-8 text: the names of its columns cannot be read")
     refuse_twins(file, header)
     return header
@@ -170,15 +171,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             error = None
             if len(fields) != len(header):
                 error = f"{where}: {len(fields)} fields, but {len(header)} columns"
-            elif not all(map(_is_utf8, fields)):
+            elif not all(map(encodable, fields)):
                 error = f"{where}: not UTF-8 text"
             yield Row(number, where, dict(zip(header, fields, strict=False)), error)
             number += 1
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

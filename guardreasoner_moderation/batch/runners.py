@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from guardreasoner_moderation.batch.journal import Judged
 from guardreasoner_moderation.batch.pending import HowToJudge, PendingRows, judge
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.models import SPEC_FILE
 from guardreasoner_moderation.moderator import Moderator
 
@@ -71,5 +71,5 @@ def model_facts(name: str, folder: Path | None, sha256: str | None) -> dict[str,
     return {
         "name": name,
         "sha256": sha256,
-        "spec_sha256": hashlib.sha256(spec.read_bytes()).hexdigest() if spec is not None and spec.exists() else None,
+        "spec_sha256": read_sha256(spec) if spec is not None and spec.exists() else None,
     }

@@ -10,7 +10,6 @@ OUT.unfinished/      until then; to give a job up, delete it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from guardreasoner_moderation.batch.writing import flush_to_disk
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
 
 _ATTEMPTS = 100  # to take a lock that a process takes away as it finishes
@@ -152,7 +152,7 @@ class JobFiles:
 
     def publish(self, job: Mapping[str, Any], summary: Summary) -> None:
         """Makes the written output the job's output, in one step, and records what it is."""
-        record = {"job": job, "output_sha256": file_sha256(self.output), **summary.counts()}
+        record = {"job": job, "output_sha256": read_sha256(self.output), **summary.counts()}
         draft = self.folder / "record"
         draft.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         flush_to_disk(draft)
@@ -163,7 +163,7 @@ class JobFiles:
 
     def intact(self, record: Mapping[str, Any]) -> bool:
         """Whether the output is as it was when it was recorded."""
-        return self.target.exists() and file_sha256(self.target) == record["output_sha256"]
+        return self.target.exists() and read_sha256(self.target) == record["output_sha256"]
 
     def read_record(self) -> dict[str, Any] | None:
         """The record of a finished job, if there is one."""
@@ -172,15 +172,6 @@ class JobFiles:
         except (FileNotFoundError, ValueError):
             return None
         return record if isinstance(record, dict) and {"job", "output_sha256"} <= set(record) else None
-
-
-def file_sha256(file: Path) -> str:
-    """Hash of a file's content, hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -162,22 +162,28 @@ def test_signals_to_all_processes_leave_the_engine_to_its_parent(kind: signal.Si
         assert engine.generate([ask("a bomb")], max_new_tokens=5)[0].text == " harmful"
 
 
+def slow_calls(engine: WorkerEngine, count: int) -> tuple[list[threading.Thread], list[EngineError]]:
+    """Calls under way, and the errors with which they will have ended."""
+    caught: list[EngineError] = []
+
+    def call() -> None:
+        try:
+            engine.generate([ask("slow")], max_new_tokens=5)
+        except EngineError as exc:
+            caught.append(exc)
+
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, caught
+
+
 def test_a_death_is_an_error_of_the_calls_under_way_and_the_next_ones_wait_for_the_new_process() -> None:
     told: list[str | None] = []
     with running() as engine:
         engine.watch(told.append)
         first = child()
-        caught: list[Exception] = []
-
-        def call() -> None:
-            try:
-                engine.generate([ask("slow")], max_new_tokens=5)
-            except EngineError as exc:
-                caught.append(exc)
-
-        threads = [threading.Thread(target=call) for _ in range(3)]
-        for thread in threads:
-            thread.start()
+        threads, caught = slow_calls(engine, 3)
         time.sleep(0.3)
         first.kill()
         wait_until(lambda: len(told) > 0)
@@ -270,16 +276,7 @@ def test_a_death_while_loading_is_an_error() -> None:
 def test_closing_ends_the_process_and_the_calls() -> None:
     engine = WorkerEngine(load)
     process = child()
-    caught: list[Exception] = []
-
-    def call() -> None:
-        try:
-            engine.generate([ask("slow")], max_new_tokens=5)
-        except EngineError as exc:
-            caught.append(exc)
-
-    thread = threading.Thread(target=call)
-    thread.start()
+    (thread,), caught = slow_calls(engine, 1)
     time.sleep(0.2)
     engine.close()
     thread.join(5)

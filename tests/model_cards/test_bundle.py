@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from example_cards import make_run, results, sha256_of_run, write
 
+from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
-from model_cards.bundle import list_files, sha256_of, unique_names, write_bundle
+from model_cards.bundle import list_files, unique_names, write_bundle
 from model_cards.request import Request
 
 
@@ -50,7 +51,7 @@ def test_the_manifest_names_version_weights_and_every_file(request_of_run: Reque
     manifest = json.loads((bundle.folder / "release.json").read_text())
     assert (manifest["repo_id"], manifest["version"], manifest["license"]) == ("team/guard", "1.0.0", "apache-2.0")
     assert manifest["weights_sha256"] == sha256_of_run(request_of_run.run)
-    files = {path: sha256_of(file) for path, file in bundle.files.items() if path != "release.json"}
+    files = {path: read_sha256(file) for path, file in bundle.files.items() if path != "release.json"}
     assert manifest["files"] == files
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hub_server import Blob, Hub, client_environment, serving
 
-from model_cards.bundle import sha256_of
+from guardreasoner_moderation.cache import read_sha256
 from model_cards.publish import git_sha1
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    listed = {path.name: sha256_of(path) for path in folder.iterdir() if path.name != "release.json"}
+    listed = {path.name: read_sha256(path) for path in folder.iterdir() if path.name != "release.json"}
     (folder / "release.json").write_text(json.dumps({"files": listed}))
 
 
