@@ -130,7 +130,7 @@ def _sections(results: Path) -> list[Section]:
 def _section(section: Section, folder: Path, show: Any) -> str:
     file = folder / f"{section.name}.json"
     if not file.exists():
-        return f"## {section.title}\n\nNot measured yet. This measures it:\n\n```\n{section.command}\n```\n"
+        return f"## {section.title}\n\nNot measured yet. This measures it:\n\n```sh\n{section.command}\n```\n"
     try:
         text: str = show(section, file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:

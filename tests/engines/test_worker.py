@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from engine_processes import engine_processes
 
 from guardreasoner_moderation.engines import worker
 from guardreasoner_moderation.engines.base import Engine, Sampling
@@ -93,7 +94,7 @@ def ask(text: str) -> Prompt:
 
 def child() -> psutil.Process:
     """The engine's process that was started last."""
-    return max(psutil.Process().children(), key=lambda process: process.create_time())
+    return engine_processes()[-1]
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -261,11 +262,11 @@ def test_another_model_in_its_place_is_refused(tmp_path: Path) -> None:
     [ModelNotFoundError("there is no model"), InputError("no such mode"), MissingDependencyError("this", "that")],
 )
 def test_an_error_of_loading_is_raised_as_it_is(error: Exception) -> None:
-    before = psutil.Process().children()
+    before = engine_processes()
     with pytest.raises(type(error)) as caught:
         WorkerEngine(partial(load_or_raise, error))
     assert str(caught.value) == str(error)
-    assert psutil.Process().children() == before
+    assert engine_processes() == before
 
 
 def test_a_death_while_loading_is_an_error() -> None:
@@ -312,10 +313,10 @@ def test_deaths_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
             engine.score([ask("a bomb")], [("a", "b")])
 
         die()
-        before = (here.num_fds(), here.num_threads(), len(here.children()))
+        before = (here.num_fds(), here.num_threads(), len(engine_processes()))
         for _ in range(3):
             die()
-        assert (here.num_fds(), here.num_threads(), len(here.children())) == before
+        assert (here.num_fds(), here.num_threads(), len(engine_processes())) == before
 
 
 PARENT = """

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from engine_processes import engine_processes
 from test_server import SPEC, Served, by_word, events_of, serving_guard, wait_until
 
 from guardreasoner_moderation import Moderator
@@ -46,7 +47,7 @@ def served_apart(**settings: Any) -> Iterator[Served]:
 
 
 def engine() -> psutil.Process:
-    (process,) = psutil.Process().children()
+    (process,) = engine_processes()
     return process
 
 
@@ -109,4 +110,4 @@ def test_a_shutdown_does_not_wait_for_an_engine_that_is_being_started_again() ->
         started = time.monotonic()
         served.stop()
     assert time.monotonic() - started < 15
-    assert not psutil.Process().children()
+    assert not engine_processes()
