@@ -98,6 +98,12 @@ class RunRecord:
         return any(weights_sha256(find_folder(name)) == self.sha256 for name in SHORT_NAMES)
 
     @property
+    def earlier(self) -> Mapping[str, Any]:
+        """The record of the round that this one started from; empty where there was none, or it is not known."""
+        found: Mapping[str, Any] = (self.run.get("started_from") or {}).get("run") or {}
+        return found
+
+    @property
     def data(self) -> Sequence[DataRow]:
         """What was learned from; empty where the record does not tell.
 

@@ -16,6 +16,7 @@ Cells = Sequence[Any]
 
 _BORDERLINE = ("Borderline", "XSTest", "ORBench")  # benchmarks of requests that only look harmful
 _ADAPTER_KEYS = ("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules")
+_ROUND_KEYS = ("steps", "tokens", "hours", "hardware", "commit")
 _CHECK_TITLES = {
     "follows": "verdict follows from the last steps",
     "conclusion": "conclusion agrees with the answer",
@@ -108,9 +109,15 @@ def data_note(record: RunRecord) -> str:
 
 
 def configuration_rows(record: RunRecord) -> list[Cells]:
-    """The exact configuration: the whole recipe, the adapter's shape, versions and commit."""
+    """The exact configuration: the whole recipe, the adapter's shape, versions and commit.
+
+    Of an earlier round, what was otherwise there.
+    """
     recipe: Mapping[str, Any] = record.run.get("recipe") or {}
     rows: list[Cells] = [[f"recipe: {key}", cell(value)] for key, value in recipe.items()]
+    for key, value in (record.earlier.get("recipe") or {}).items():
+        if value != recipe.get(key):
+            rows.append([f"first round's recipe: {key}", cell(value)])
     for key in _ADAPTER_KEYS:
         value = record.config.get(key)
         if value is not None:  # peft writes the modules in no order
@@ -119,6 +126,8 @@ def configuration_rows(record: RunRecord) -> list[Cells]:
         rows.append(["adapter: layers", f"{min(layers)} to {max(layers)}"])
     rows += [["optimiser steps", cell(record.run.get("steps"), NOT_RECORDED)]]
     rows += [["tokens", cell(record.run.get("tokens"), NOT_RECORDED)]]
+    if record.earlier:
+        rows += [[f"first round: {key}", cell(record.earlier.get(key), NOT_RECORDED)] for key in _ROUND_KEYS]
     rows += [["versions", cell(record.run.get("versions"), NOT_RECORDED)]]
     rows += [["git commit", cell(record.run.get("commit"), NOT_RECORDED)]]
     return rows
@@ -241,7 +250,8 @@ def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
 
 def cost_rows(record: RunRecord, evidence: Evidence) -> list[Cells]:
     """Time and hardware of training and evaluation."""
-    hours = record.run.get("hours")
+    rounds = [one.get("hours") for one in (record.earlier, record.run) if one]
+    hours = None if None in rounds or not rounds else round(sum(rounds), 2)
     runs = [run for run in evidence.runs if run.sha256 == record.sha256]
     seconds = sum(run.seconds for run in runs)
     machines = dict.fromkeys(run.hardware for run in runs)

@@ -11,13 +11,16 @@
 #
 # OUT then holds all that scripts/render_pages.sh takes into the checkout.
 #
-# Of the environment: RECIPE, EVALUATE (benchmarks of both runs), DECIDE (the one that decides), THINK_ITEMS (of each
+# Of the environment: RECIPE, SECOND (the recipe of the second round; "none" for one round), HIDDEN (training items that
+# hide requests among other texts), EVALUATE (benchmarks of both runs), DECIDE (the one that decides), THINK_ITEMS (of each
 # benchmark, in think mode), PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python}
 RECIPE=${RECIPE:-training/recipes/embedded.yaml}
+SECOND=${SECOND:-training/recipes/embedded_second_round.yaml}
+HIDDEN=${HIDDEN:-2800}
 EVALUATE=${EVALUATE:-all}
 DECIDE=${DECIDE:-WildGuardTest1554}
 THINK_ITEMS=${THINK_ITEMS:-300}
@@ -48,19 +51,36 @@ step() {
 
 step "$PYTHON" -m model_cards.compare "$COMMITTED"
 
-# Benchmarks that the training data overlaps with are marked in the results.
+# 1. Data: each file without what a benchmark asks (but for the two whose texts are trained on), and requests hidden among
+#    other texts (minutes). Benchmarks that the training data overlaps with are marked in the results.
+PREPARED=$OUT/data
+trained_on=()
+for name in 0_3_harmbench_prompt 0_5_harmbench_response; do
+    [ ! -f "$BENCHMARKS/$name.json" ] || trained_on+=(--trained-on "$name")
+done
 seen=()
-for file in "$DATA"/*.jsonl; do seen+=(--training-data "$file"); done
-
-# 1. Data: what is in it, under which licences, and that no benchmark is (minutes).
-step "$PYTHON" -m training.data "$DATA" --benchmarks "$BENCHMARKS"
+prepared=()
+for file in "$DATA"/*.jsonl; do
+    step "$PYTHON" -m training.data "$file" --benchmarks "$BENCHMARKS" ${trained_on[@]+"${trained_on[@]}"} \
+        --out "$PREPARED/$(basename "$file")"
+    prepared+=("$PREPARED/$(basename "$file")")
+    seen+=(--training-data "$file")
+done
 
 # 2. Training: the adapter, and run.json with the loss of every step.
-step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$DATA" --out "$OUT"
+LAST=$RECIPE
+if [ "$SECOND" = none ]; then
+    step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$PREPARED" --out "$OUT"
+else
+    LAST=$SECOND
+    step "$PYTHON" -m training.hidden "${prepared[@]}" --count "$HIDDEN" --out "$PREPARED/hidden.jsonl"
+    step "$PYTHON" -m training.rsft "$RECIPE" --data-dir "$PREPARED" --out "$OUT/first"
+    step "$PYTHON" -m training.rsft "$SECOND" --data-dir "$PREPARED" --start "$OUT/first/adapter" --out "$OUT"
+fi
 
 # 3. Calibration on the validation split; how the adapter is asked is taken from the committed one.
 [ -n "$dry" ] || [ -e "$ADAPTER/moderation.json" ] || cp "$COMMITTED/moderation.json" "$ADAPTER/"
-step "$PYTHON" -m training.calibrate "$ADAPTER" "$RECIPE" --data-dir "$DATA" --out "$OUT" --think-items 320
+step "$PYTHON" -m training.calibrate "$ADAPTER" "$LAST" --data-dir "$PREPARED" --out "$OUT" --think-items 320
 
 # 4. Evaluation: verdict mode in full, think mode on a fixed sample; then where it fails, and how good its reasoning is.
 step "$PYTHON" -m evaluation.run --model "$ADAPTER" --data-dir "$BENCHMARKS" --benchmarks "$EVALUATE" \

@@ -25,6 +25,7 @@ from training.data import TRAIN, VALIDATION, Example, LabelledInteraction, build
 from training.recipe import DataSource, Recipe, read_recipe
 from training.run_folder import (
     adapter_weights,
+    describe_start,
     load_best,
     load_progress,
     refuse_late_cut,
@@ -139,7 +140,14 @@ def main(
         parameter.data = parameter.data.half()
     model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
     write_record(
-        out, recipe, data_dir, sources, progress, best=final, started_from=start and start.name, too_long=too_long
+        out,
+        recipe,
+        data_dir,
+        sources,
+        progress,
+        best=final,
+        started_from=start and describe_start(start),
+        left_out_as_too_long=too_long,
     )
     write_curves(out)
     typer.echo(f"adapter of step {best_step} written to {out / 'adapter'}: {json.dumps(final)}")

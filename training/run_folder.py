@@ -18,6 +18,7 @@ import typer
 
 from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.models import weights_sha256
 from training.data import LabelledInteraction
 from training.inventory import take_inventory
 from training.recipe import DataSource, Recipe
@@ -163,6 +164,19 @@ def write_record(
         "validation": progress["validation"],
     }
     replace_text(out / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def describe_start(start: Path) -> dict[str, Any]:
+    """The adapter that a second round starts from: the hash of its weights and, where there is one, its run's record.
+
+    Of that record everything but the course of the run is kept: what it learned from, how, and what it cost.
+    """
+    record = next((file for file in (start / RECORD_FILE, start.parent / RECORD_FILE) if file.is_file()), None)
+    run = json.loads(record.read_text(encoding="utf-8")) if record else {}
+    return {
+        "weights_sha256": weights_sha256(start),
+        "run": {key: value for key, value in run.items() if key not in ("losses", "validation")} or None,
+    }
 
 
 def environment(*packages: str) -> dict[str, Any]:

@@ -127,6 +127,17 @@ def test_training_data_configuration_and_cost_come_from_the_record(run: Path, tm
     assert "datasets:\n- allenai/wildguardmix\n" in card
 
 
+def test_an_earlier_round_is_told_and_its_hours_are_counted(tmp_path: Path) -> None:
+    first = {"recipe": {"learning_rate": 0.002}, "steps": 720, "tokens": 5, "hours": 1.5, "commit": "abc"}
+    run = make_run(tmp_path / "run", started_from={"weights_sha256": "0" * 64, "run": first})
+    card = card_of(run, tmp_path)
+    configuration = section(card, "Configuration")
+    assert "| first round's recipe: learning_rate | 0.002 |" in configuration
+    assert "| first round: steps | 720 |" in configuration
+    assert "| first round: hardware | not recorded |" in configuration
+    assert "| training, hours | 2 |" in card
+
+
 def test_failures_and_reasoning_are_shown(run: Path, tmp_path: Path) -> None:
     rate = {"value": 0.4, "low": 0.3, "high": 0.5, "count": 20, "of": 50}
     errors = {

@@ -98,7 +98,9 @@ def test_judging_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) == 5
 
 
-@pytest.mark.parametrize("name", ["embedded.yaml", "tiny_rsft.yaml", "llama32_3b_exp18.yaml"])
+@pytest.mark.parametrize(
+    "name", ["embedded.yaml", "embedded_second_round.yaml", "tiny_rsft.yaml", "llama32_3b_exp18.yaml"]
+)
 def test_recipes_of_both_trainers_are_read(name: str) -> None:
     assert read_either(RECIPES / name).data
 

@@ -17,7 +17,9 @@ def write(folder: Path, text: str) -> Path:
 
 
 # The others are of the trainers on trl; see test_trl_recipe.py.
-@pytest.mark.parametrize("file", [RECIPES / "embedded.yaml"], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [RECIPES / "embedded.yaml", RECIPES / "embedded_second_round.yaml"], ids=lambda file: file.stem
+)
 def test_every_shipped_recipe_is_read(file: Path) -> None:
     assert read_recipe(file).data
 

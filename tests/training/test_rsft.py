@@ -17,6 +17,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from guardreasoner_moderation.errors import InputError
+from guardreasoner_moderation.models import weights_sha256
 from training import packed, rsft
 
 RECIPE = """\
@@ -189,7 +190,9 @@ def test_a_second_round_starts_from_an_adapter(folder: Path) -> None:
     first = json.loads((folder / "first" / "run.json").read_text())
     assert train(folder, "second", "--start", str(folder / "first" / "adapter")).exit_code == 0
     second = json.loads((folder / "second" / "run.json").read_text())
-    assert second["started_from"] is not None
+    assert second["started_from"]["weights_sha256"] == weights_sha256(folder / "first" / "adapter")
+    assert second["started_from"]["run"]["tokens"] == first["tokens"]
+    assert "losses" not in second["started_from"]["run"]
     assert second["losses"][0] < first["losses"][0]
 
 
