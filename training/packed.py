@@ -33,12 +33,12 @@ class Run:
     Attributes:
         place: where; the runs of a batch follow each other without a gap.
         before: numbers of the runs before it on its path, nearest last.
-        mask: (tokens, tokens of the path) what each token sees, itself included.
+        mask: (tokens, tokens of the path) what each token sees, itself included; None where that is plainly causal.
     """
 
     place: slice
     before: tuple[int, ...]
-    mask: torch.Tensor
+    mask: torch.Tensor | None
 
     def __len__(self) -> int:
         length: int = self.place.stop - self.place.start
@@ -62,30 +62,18 @@ def _attention(
     for number, run in enumerate(runs):
         path = (*run.before, number)
         seen, said = (torch.cat([parts[one] for one in path], dim=2) for parts in (keys, values))
-        if query.dtype is torch.bfloat16:
-            outputs.append(_grouped_attention(queries[number], seen, said, run.mask, scaling))
-        else:
-            outputs.append(
-                functional.scaled_dot_product_attention(
-                    queries[number], seen, said, attn_mask=run.mask, scale=scaling, enable_gqa=True
-                )
+        outputs.append(
+            functional.scaled_dot_product_attention(
+                queries[number],
+                seen,
+                said,
+                attn_mask=run.mask,
+                is_causal=run.mask is None,
+                scale=scaling,
+                enable_gqa=True,
             )
+        )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None  # (1, tokens, heads, size)
-
-
-def _grouped_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Attention in plain products; torch's own in bfloat16 takes two to three times as long backwards on a CPU.
-
-    The query heads that share a key head are laid under each other, so that no key is copied.
-    """
-    heads, tokens, size = query.shape[1:]
-    groups, path = key.shape[1:3]
-    scores = query.reshape(1, groups, -1, size) @ key.transpose(-1, -2) * scaling  # (1, kv heads, heads * tokens, path)
-    scores = scores.view(1, groups, -1, tokens, path).masked_fill(~mask, float("-inf"))
-    shares = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
-    return (shares.view(1, groups, -1, path) @ value).view(1, heads, tokens, size)
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -129,8 +117,9 @@ def pack(examples: Sequence[Example]) -> PackedBatch:
             place = slice(len(ids), len(ids) + agree - depth)
             ids.extend(first[depth:agree])
             positions.extend(range(depth, agree))
-            # Causal, aligned at the end: the first token sees all that came before its run.
-            mask = torch.ones(agree - depth, agree, dtype=torch.bool).tril(depth)
+            mask = None
+            if before:  # causal, aligned at the end: the first token sees all that came before its run
+                mask = torch.ones(agree - depth, agree, dtype=torch.bool).tril(depth)
             runs.append(Run(place, before, mask))
             before, depth = (*before, len(runs) - 1), agree
             for number in group:
