@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from evaluation.metrics import Metric, Outcomes
 from evaluation.overlap import Overlap
 from evaluation.runs import Prediction, to_outcomes
 from evaluation.scorers import Scored, Scorer
+from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.results import Task
 
 SEEN_SHARE = 0.05
@@ -113,7 +113,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """Processor, number of its cores, and the GPU if there is one."""
+    """Processor, number of its cores that this process computes with, and the GPU if there is one."""
     processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -122,7 +122,7 @@ def hardware() -> str:
         pass
     torch = sys.modules.get("torch")
     gpu = f", {torch.cuda.get_device_name()}" if torch is not None and torch.cuda.is_available() else ""
-    return f"{os.cpu_count()} x {processor}{gpu}"
+    return f"{available_threads()} x {processor}{gpu}"
 
 
 def _summarise_part(part: Part, resamples: int) -> dict[str, Any]:

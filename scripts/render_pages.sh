@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders everything committed that is made of results files anew: the decision on the embedded adapter, the results
-# tables, the page on thresholds, the cards with their plots, the pages with the papers' tables, the demo's figures,
+# tables, the page on thresholds, measured speed, the cards with their plots, the pages with the papers' tables, the demo's figures,
 # docs/reliability.md.
 #
 #     scripts/render_pages.sh            or: make pages
@@ -45,5 +45,6 @@ fi
 "$PYTHON" -m evaluation.decide "$RESULTS/embedded.verdict.json" -o "$ADAPTER/decision.json" || [ $? -ne 2 ]
 "$PYTHON" -m evaluation.tables README.md "$RESULTS/README.md"
 "$PYTHON" -m evaluation.threshold_page
+"$PYTHON" -m evaluation.measured_pages
 "$PYTHON" -m model_cards.pages
 "$PYTHON" -m reliability.pages

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -130,6 +131,8 @@ class CTranslate2Engine:
         self._threads = threads or available_threads()
         self._loading = threading.Lock()
         self._generators: dict[int, ctranslate2.Generator] | None = {}
+        # Its threads must not be met by the interpreter's end, which would abort the process.
+        weakref.finalize(self, self._generators.clear)
         self._generator(1)
 
     def generate(

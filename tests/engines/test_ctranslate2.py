@@ -6,6 +6,8 @@ import json
 import random
 import re
 import string
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,3 +237,19 @@ def test_a_damaged_folder_of_a_converted_model_is_an_error(tmp_path: Path, about
     (tmp_path / "tokenizer.json").write_bytes(b"\xff")
     with pytest.raises(IncompatibleModelError, match=message):
         CTranslate2Engine(tmp_path)
+
+
+UNCLOSED = """
+import os
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # on one core the engine's thread lags behind most surely
+from guardreasoner_moderation import Moderator
+guard = Moderator()
+print(guard.classify("How do I bake bread?", mode="verdict").flagged)
+"""
+
+
+def test_a_program_that_never_closes_the_moderator_ends_well() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", UNCLOSED], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
