@@ -9,7 +9,6 @@ section says that nothing was measured, and how to. A test renders the committed
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 from evaluation.finished import read_object
 from evaluation.shares import Share
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
+from texts.marked import fill
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "evaluation" / "results"
@@ -27,7 +27,6 @@ PAGES = tuple(
     ROOT / "docs" / name for name in ("performance.md", "scale.md", "streaming.md", "choosing-a-threshold.md")
 )
 
-_MARK = re.compile(r"(<!-- measured: (?P<name>[\w ]+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 _SIDES = {"ours": "this package", "transformers": "transformers", "llamacpp": "llama.cpp"}
 
 Figures: TypeAlias = Mapping[str, Any]
@@ -65,21 +64,20 @@ def rendered(text: str, results: Path = RESULTS) -> str:
         InputError: it asks for a section that there is not, or a file cannot be shown.
     """
 
-    def section(match: re.Match[str]) -> str:
-        if match["name"] not in SECTIONS:
-            raise InputError(f"unknown section {match['name']!r} of measured{nearest(match['name'], SECTIONS)}")
-        found = SECTIONS[match["name"]]
+    def section(name: str) -> str:
+        if name not in SECTIONS:
+            raise InputError(f"unknown section {name!r} of measured{nearest(name, SECTIONS)}")
+        found = SECTIONS[name]
         file = results / found.file
-        content = f"Not measured; to do so: `{found.command}`."
-        if file.exists():
-            figures = read_object(file)
-            try:
-                content = f"{found.show(figures)}\n\n{_origin(file, figures)}"
-            except (KeyError, TypeError, ValueError) as exc:
-                raise InputError(f"{file} cannot be shown ({type(exc).__name__}: {exc}); run {found.command}") from exc
-        return f"{match[1]}{content}\n{match[3]}"
+        if not file.exists():
+            return f"Not measured; to do so: `{found.command}`."
+        figures = read_object(file)
+        try:
+            return f"{found.show(figures)}\n\n{_origin(file, figures)}"
+        except (KeyError, TypeError, ValueError) as exc:
+            raise InputError(f"{file} cannot be shown ({type(exc).__name__}: {exc}); run {found.command}") from exc
 
-    return _MARK.sub(section, text)
+    return fill(text, "measured", section)
 
 
 def start(figures: Figures) -> str:

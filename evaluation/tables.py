@@ -10,7 +10,6 @@ the results files that the first line names (paths from the repository's root), 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +20,9 @@ from evaluation.metrics import Metric
 from evaluation.published import read_published
 from evaluation.zero_shot import FOLDER, MEANING
 from guardreasoner_moderation.results import Task
+from texts.marked import fill
 
 ROOT = Path(__file__).parents[1]
-_SECTION = re.compile(r"(<!-- results: (?P<files>[^>]+?) -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
 ZERO_SHOT = ROOT / "evaluation" / "results" / "zero_shot.verdict.json"
 BESIDE = ("LLaMA Guard 3 8B", "GuardReasoner 1B")
 """Published models whose figures stand beside ours."""
@@ -43,11 +42,10 @@ def rendered(text: str) -> str:
     """A page with its results sections rendered anew."""
     zero_shot = json.loads(ZERO_SHOT.read_text(encoding="utf-8")) if ZERO_SHOT.exists() else None
 
-    def section(match: re.Match[str]) -> str:
-        runs = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in match["files"].split()]
-        return f"{match[1]}{table(runs, zero_shot)}{match[3]}"
+    def section(files: str) -> str:
+        return table([json.loads((ROOT / name).read_text(encoding="utf-8")) for name in files.split()], zero_shot)
 
-    return _SECTION.sub(section, text)
+    return fill(text, "results", section)
 
 
 def table(runs: Sequence[Mapping[str, Any]], zero_shot: Mapping[str, Any] | None = None) -> str:

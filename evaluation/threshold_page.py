@@ -9,7 +9,6 @@ Without that file the sections say that nothing was measured. A test renders the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +22,7 @@ from evaluation.thresholds import SHOWN, Aim
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.models import weights_sha256
 from guardreasoner_moderation.results import Task
+from texts.marked import fill
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "choosing-a-threshold.md"
@@ -33,7 +33,6 @@ ADAPTER = ROOT / "guardreasoner_moderation" / "adapters" / "smollm2-135m"
 MEASURE = "python -m evaluation.threshold_figures DATA/*.jsonl --out evaluation/results/thresholds.json"
 SHOWN_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 BASE_RATES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
-_SECTION = re.compile(r"(<!-- thresholds: (?P<name>[\w ]+) -->\n).*?(\n?<!-- end of thresholds -->)", re.DOTALL)
 
 Figures: TypeAlias = Mapping[str, Any]
 
@@ -75,15 +74,14 @@ def rendered(text: str, figures: Figures | None) -> str:
         InputError: it asks for a section that there is not.
     """
 
-    def section(match: re.Match[str]) -> str:
-        if match["name"] not in SECTIONS:
-            raise InputError(f"unknown section {match['name']!r} of thresholds{nearest(match['name'], SECTIONS)}")
-        content = f"Not measured for these weights; to do so: `{MEASURE}`."
-        if figures is not None:
-            content = SECTIONS[match["name"]](figures)
-        return f"{match[1]}{content}\n{match[3].lstrip()}"
+    def section(name: str) -> str:
+        if name not in SECTIONS:
+            raise InputError(f"unknown section {name!r} of thresholds{nearest(name, SECTIONS)}")
+        if figures is None:
+            return f"Not measured for these weights; to do so: `{MEASURE}`."
+        return SECTIONS[name](figures)
 
-    return _SECTION.sub(section, text)
+    return fill(text, "thresholds", section)
 
 
 def items(figures: Figures) -> str:

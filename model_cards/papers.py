@@ -10,7 +10,6 @@ the root of the checkout). :mod:`model_cards.pages` fills the committed ones.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +21,9 @@ from model_cards.claims import check_claims, render_claims
 from model_cards.configurations import render_configurations
 from model_cards.reading import ROOT
 from model_cards.record import read_record
+from texts.marked import fill, has_marks
 
-_CLAIMS = re.compile(r"(<!-- claims -->\n).*?(\n?<!-- end of claims -->)", re.DOTALL)
-_ABLATIONS = re.compile(r"(<!-- ablations -->\n).*?(\n?<!-- end of ablations -->)", re.DOTALL)
-_CONFIGURATIONS = re.compile(
-    r"(<!-- configurations: (?P<run>\S+) -->\n).*?(\n?<!-- end of configurations -->)", re.DOTALL
-)
+KINDS = ("claims", "ablations", "configurations")
 
 
 def main(pages: Annotated[list[Path], typer.Argument(help="Markdown pages with such sections.")]) -> None:
@@ -42,18 +38,14 @@ def main(pages: Annotated[list[Path], typer.Argument(help="Markdown pages with s
 
 def has_sections(text: str) -> bool:
     """Whether a page has such a section."""
-    return any(pattern.search(text) for pattern in (_CLAIMS, _ABLATIONS, _CONFIGURATIONS))
+    return any(has_marks(text, kind) for kind in KINDS)
 
 
 def rendered(text: str) -> str:
     """A page with its sections rendered anew."""
-
-    def configurations(match: re.Match[str]) -> str:
-        return f"{match[1]}{render_configurations(read_record(ROOT / match['run']))}\n{match[3].lstrip()}"
-
-    text = _ABLATIONS.sub(lambda match: f"{match[1]}{render_ablations()}\n{match[2].lstrip()}", text)
-    text = _CLAIMS.sub(lambda match: f"{match[1]}{render_claims(check_claims())}\n{match[2].lstrip()}", text)
-    return _CONFIGURATIONS.sub(configurations, text)
+    text = fill(text, "ablations", lambda _: render_ablations())
+    text = fill(text, "claims", lambda _: render_claims(check_claims()))
+    return fill(text, "configurations", lambda run: render_configurations(read_record(ROOT / run)))
 
 
 if __name__ == "__main__":
