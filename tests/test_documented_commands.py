@@ -61,7 +61,7 @@ NOT_RUN: Mapping[str, str] = {
     "python -m training.hard_samples": "writes long; tests/training/test_hard_samples.py has a model",
     "python -m training.rsft": LONG,
     "python -m training.calibrate": LONG,
-    "cp runs/second/adapter/": "takes what training has made",
+    "cp runs/embedded/adapter/": "takes what training has made",
     "python -m training.trl_sft": GPU,
     "accelerate launch": GPU,
     "python -m training.hs_dpo": LONG,

@@ -18,7 +18,7 @@ from example_cards import EMBEDDED, ROOT, write
 
 HOMES = {"training.data": "training.prepare"}  # where a command's options are declared, if not in its own module
 SETTINGS = (
-    *("PYTHON", "RECIPE", "CONTINUATION", "SOURCE", "LIMIT", "EVALUATE", "DECIDE", "THINK_ITEMS"),
+    *("PYTHON", "RECIPE", "SECOND", "HIDDEN", "CONTINUATION", "SOURCE", "LIMIT", "EVALUATE", "DECIDE", "THINK_ITEMS"),
     *("REPO_ID", "MODEL_OPTIONS", "RELEASE_OPTIONS"),
 )
 TRAINERS = {"reproduce_embedded.sh": "training.rsft", "reproduce_llama32_3b.sh": "training.trl_sft"}
