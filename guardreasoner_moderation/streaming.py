@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
 
 from guardreasoner_moderation.results import ModerationResult
+
+_PATIENCE = 30.0  # seconds that the end of the program waits for an engine to come to its next token
 
 
 class AbandonedError(Exception):
@@ -63,9 +66,18 @@ def stream_from_thread(judge: Callable[[ReasoningStream], ModerationResult]) -> 
         try:
             events.put(judge(ReasoningStream(events.put, check)))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
-            events.put(exc)
+            if not abandoned.is_set():  # else nobody takes it, and its traceback would hold the engine
+                events.put(exc)
+        finally:
+            atexit.unregister(leave)
 
-    threading.Thread(target=work, name="moderator-stream", daemon=True).start()
+    def leave() -> None:
+        abandoned.set()
+        thread.join(_PATIENCE)
+
+    thread = threading.Thread(target=work, name="moderator-stream", daemon=True)
+    atexit.register(leave)  # an engine that is still writing must not be met by the interpreter's end
+    thread.start()
     try:
         while True:
             event = events.get()

@@ -315,6 +315,10 @@ class CTranslate2Engine:
                 yield _results(running.popleft())
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 failed: {exc}") from exc
+        finally:
+            # CTranslate2's thread keeps what a callback raised, with this frame in its traceback: a generator that stood
+            # here would outlive the engine.
+            del generator
 
 
 class _Follower:

@@ -245,11 +245,17 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # on one core the engine's thread lags behind most surely
 from guardreasoner_moderation import Moderator
 guard = Moderator()
-print(guard.classify("How do I bake bread?", mode="verdict").flagged)
 """
+LAST_LINES = {
+    "a verdict": 'guard.classify("How do I bake bread?", mode="verdict")',
+    "a stream that was left": 'for piece in guard.stream("How do I bake bread?"): break',
+    "a stream that is held": 'stream = guard.stream("How do I bake bread?"); next(stream)',
+}
 
 
-def test_a_program_that_never_closes_the_moderator_ends_well() -> None:
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", UNCLOSED], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+@pytest.mark.parametrize("last", LAST_LINES.values(), ids=LAST_LINES)
+def test_a_program_that_never_closes_the_moderator_ends_well(last: str) -> None:
+    for _ in range(2):
+        code = f"{UNCLOSED}{last}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
