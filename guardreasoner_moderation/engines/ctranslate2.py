@@ -7,6 +7,7 @@ A Llama-type GGUF base and a LoRA adapter are merged in numpy and written once i
 from __future__ import annotations
 
 import json
+import os
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -98,6 +99,18 @@ def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = 
     checkpoint.tokenizer.save(str(folder / "tokenizer.json"))
     about = {"eos_token": checkpoint.eos_token, "context_tokens": shape.context, "tokens": checkpoint.tokens}
     (folder / "engine.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _library() -> Any:
+    """CTranslate2, without Intel's MKL unless the user has asked for it.
+
+    MKL's int8 products, which CTranslate2 takes on Intel's processors, are less exact than those it takes elsewhere:
+    there verdicts equal those of float32 less often (docs/performance.md), and differ from one machine to the next.
+    """
+    os.environ.setdefault("CT2_USE_MKL", "0")  # is read when the library computes for the first time
+    import ctranslate2
+
+    return ctranslate2
 
 
 class CTranslate2Engine:
@@ -229,8 +242,7 @@ class CTranslate2Engine:
 
     def _generator(self, workers: int) -> ctranslate2.Generator:
         """The model, loaded for so many batches at once; the threads are shared out among them."""
-        import ctranslate2
-
+        ctranslate2 = _library()
         with self._loading:
             if self._generators is None:
                 raise EngineError("this engine is closed")
@@ -281,8 +293,7 @@ class CTranslate2Engine:
         One batch has all threads. Several run side by side on a thread each, which shortens none of them but is up to
         twice as fast for all: a token is too little work to share.
         """
-        import ctranslate2
-
+        ctranslate2 = _library()
         options: dict[str, Any] = {}
         if sampling is not None:
             ctranslate2.set_random_seed(sampling.seed)
@@ -316,8 +327,8 @@ class CTranslate2Engine:
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 failed: {exc}") from exc
         finally:
-            # CTranslate2's thread keeps what a callback raised, with this frame in its traceback: a generator that stood
-            # here would outlive the engine.
+            # CTranslate2's thread keeps what a callback raised, with this frame in its traceback: a generator that
+            # stood here would outlive the engine.
             del generator
 
 
