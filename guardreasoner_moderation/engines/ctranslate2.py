@@ -104,9 +104,9 @@ def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = 
 def _library() -> Any:
     """CTranslate2, without Intel's MKL unless the user has asked for it.
 
-    On Intel's processors CTranslate2 would take MKL's int8 products, which round otherwise than those it takes elsewhere:
-    an item would get another score, and other words of reasoning, than on the machines where the model was calibrated
-    and measured (docs/performance.md). ``CT2_USE_MKL=1`` is for those who would rather have the speed.
+    On Intel's processors CTranslate2 would take MKL's int8 products, which round otherwise than those it takes
+    elsewhere: an item would get another score, and other words of reasoning, than on the machines where the model was
+    calibrated and measured (docs/performance.md). ``CT2_USE_MKL=1`` is for those who would rather have the speed.
     """
     os.environ.setdefault("CT2_USE_MKL", "0")  # is read when the library computes for the first time
     import ctranslate2
