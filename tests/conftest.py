@@ -10,6 +10,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import guardreasoner_moderation.engines.ctranslate2  # noqa: F401 - before a test loads the library by itself
 from guardreasoner_moderation import Moderator, weights
 from guardreasoner_moderation.engines.scripted import Reply, ScriptedEngine
 from guardreasoner_moderation.models import ModelSpec

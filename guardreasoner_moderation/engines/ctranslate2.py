@@ -39,6 +39,11 @@ from guardreasoner_moderation.rotation import rotated
 if TYPE_CHECKING:
     import ctranslate2
 
+# Intel's MKL, which CTranslate2 would take for int8 on Intel's processors, rounds otherwise than what it takes
+# elsewhere: an item would get another score, and other words of reasoning, than on the machines where the model was
+# calibrated and measured (docs/performance.md). The library reads this once, when it is loaded.
+os.environ.setdefault("CT2_USE_MKL", "0")
+
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
 _BATCH_TOKENS = 1024  # of the prompts; larger batches are no faster to read, and a token's state takes 0.2 MB
 
@@ -99,19 +104,6 @@ def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = 
     checkpoint.tokenizer.save(str(folder / "tokenizer.json"))
     about = {"eos_token": checkpoint.eos_token, "context_tokens": shape.context, "tokens": checkpoint.tokens}
     (folder / "engine.json").write_text(json.dumps(about), encoding="utf-8")
-
-
-def _library() -> Any:
-    """CTranslate2, without Intel's MKL unless the user has asked for it.
-
-    On Intel's processors CTranslate2 would take MKL's int8 products, which round otherwise than those it takes
-    elsewhere: an item would get another score, and other words of reasoning, than on the machines where the model was
-    calibrated and measured (docs/performance.md). ``CT2_USE_MKL=1`` is for those who would rather have the speed.
-    """
-    os.environ.setdefault("CT2_USE_MKL", "0")  # is read when the library computes for the first time
-    import ctranslate2
-
-    return ctranslate2
 
 
 class CTranslate2Engine:
@@ -243,7 +235,8 @@ class CTranslate2Engine:
 
     def _generator(self, workers: int) -> ctranslate2.Generator:
         """The model, loaded for so many batches at once; the threads are shared out among them."""
-        ctranslate2 = _library()
+        import ctranslate2
+
         with self._loading:
             if self._generators is None:
                 raise EngineError("this engine is closed")
@@ -294,7 +287,8 @@ class CTranslate2Engine:
         One batch has all threads. Several run side by side on a thread each, which shortens none of them but is up to
         twice as fast for all: a token is too little work to share.
         """
-        ctranslate2 = _library()
+        import ctranslate2
+
         options: dict[str, Any] = {}
         if sampling is not None:
             ctranslate2.set_random_seed(sampling.seed)

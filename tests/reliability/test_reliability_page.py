@@ -53,7 +53,7 @@ def test_shares_are_in_percent_and_seconds_counts_and_differences_are_not(tmp_pa
 def test_what_has_no_record_is_named_with_its_command(tmp_path: Path) -> None:
     page = pages.render(tmp_path, tmp_path)
     for section in (*pages.TRIALS, *pages.SERVER_LOADS):
-        assert f"## {section.title}\n\nNot measured yet. This measures it:\n\n```\n{section.command}\n" in page
+        assert f"## {section.title}\n\nNot measured yet. This measures it:\n\n```sh\n{section.command}\n" in page
 
 
 def test_a_record_of_another_name_is_shown_after_the_others(tmp_path: Path) -> None:
