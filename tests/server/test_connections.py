@@ -103,7 +103,10 @@ def test_half_sent_bodies_make_room_for_others_after_a_moment(monkeypatch: pytes
         serving(queue_size=1, max_items=1, max_batch=1, max_streams=1, read_timeout=20) as served,
         ExitStack() as stack,
     ):
-        slow = [stack.enter_context(connected(served, HEAD + b"\r\n{")) for _ in range(3)]
+        slow = []
+        for _ in range(3):
+            slow.append(stack.enter_context(connected(served, HEAD + b"\r\n{")))
+            time.sleep(0.2)  # each takes its place before the next asks for one
         wait_until(lambda: served.classify({"prompt": "tea"}).status_code == 429)  # they have their fair time
         time.sleep(4.1)
         for _ in range(3):
