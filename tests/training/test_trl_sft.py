@@ -153,13 +153,18 @@ def test_the_last_step_is_looked_at_too(folder: Path) -> None:
 
 
 def test_the_best_checkpoint_is_taken(folder: Path) -> None:
-    """Which is not the last one, as this rate destroys what was learned."""
-    change(folder, learning_rate=0.5, schedule="constant", epochs=4)
-    record = train(folder)
-    best = min(record["validation"], key=lambda look: look["loss"])
-    assert record["best_step"] == best["step"] < record["steps"]
-    kept = load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
-    checkpoint = load_file(folder / "run" / f"checkpoint-{best['step']}" / "adapter_model.safetensors")
+    """Which is not the last one where the rate destroys what was learned: with which seed, depends on the machine."""
+    for seed in range(8):
+        change(folder, learning_rate=2.0, schedule="constant", epochs=4, seed=seed)
+        out = f"run-{seed}"
+        record = train(folder, out)
+        best = min(record["validation"], key=lambda look: look["loss"])
+        assert record["best_step"] == best["step"]
+        if best["step"] < record["steps"]:
+            break
+    assert best["step"] < record["steps"]
+    kept = load_file(folder / out / "adapter" / "adapter_model.safetensors")
+    checkpoint = load_file(folder / out / f"checkpoint-{best['step']}" / "adapter_model.safetensors")
     assert all(np.array_equal(kept[name], checkpoint[name]) for name in kept)
 
 
