@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Renders everything committed that is made of results files anew: the decision on the embedded adapter, the results
-# tables, the page on thresholds, measured speed, the cards with their plots, the pages with the papers' tables, the demo's figures,
-# docs/reliability.md.
+# tables, the page on thresholds, measured speed, the cards with their plots, the pages with the papers' tables, the
+# demo's figures, docs/reliability.md.
 #
 #     scripts/render_pages.sh            or: make pages
 #     scripts/render_pages.sh RUN        takes a new embedded adapter and its results into the checkout first

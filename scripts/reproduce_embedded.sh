@@ -12,8 +12,8 @@
 # OUT then holds all that scripts/render_pages.sh takes into the checkout.
 #
 # Of the environment: RECIPE, SECOND (recipe of a second round; the committed adapter has none), HIDDEN (training items
-# that hide requests among other texts, for the second round), EVALUATE (benchmarks of both runs), DECIDE (the one that decides), THINK_ITEMS (of each
-# benchmark, in think mode), PYTHON.
+# that hide requests among other texts, for the second round), EVALUATE (benchmarks of both runs), DECIDE (the one that
+# decides), THINK_ITEMS (of each benchmark, in think mode), PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
