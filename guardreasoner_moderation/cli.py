@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -171,6 +172,9 @@ def serve(
         own_process=not (in_process or elsewhere),
     )
     with bind(host, port) as listener, load(thresholds=threshold, batch_size=max_batch) as guard:
+        # uvicorn raises it again after the last answer. As an exception it closes what is open here, the engine's process
+        # above all; the default would leave that process behind, to end when it notices.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         typer.echo(f"guardreasoner: serving {model} on {host} port {listener.getsockname()[1]}", err=True)
         if api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
             typer.echo("guardreasoner: no API key is set, so everyone who can reach this port may use it", err=True)

@@ -391,6 +391,7 @@ def test_the_command_serves_the_real_model() -> None:
         assert all(0 < max(result.category_scores.model_dump().values()) < 1 for result in answer.results)
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
     assert "Application shutdown complete" in log
     assert "bread" not in log
 
