@@ -172,8 +172,8 @@ def serve(
         own_process=not (in_process or elsewhere),
     )
     with bind(host, port) as listener, load(thresholds=threshold, batch_size=max_batch) as guard:
-        # uvicorn raises it again after the last answer. As an exception it closes what is open here, the engine's process
-        # above all; the default would leave that process behind, to end when it notices.
+        # uvicorn raises it again after the last answer. As an exception it closes what is open here, above all the
+        # engine's process; by default that would be left behind, to end when it notices.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         typer.echo(f"guardreasoner: serving {model} on {host} port {listener.getsockname()[1]}", err=True)
         if api_key is None and host not in ("127.0.0.1", "::1", "localhost"):

@@ -23,6 +23,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def as_it_is(text: str) -> Reading:
 
 def normalized(text: str) -> Reading:
     """The reading in plain characters; of a text that says nothing otherwise, the text itself."""
-    if text.isascii():
+    if text.isascii() or (unicodedata.is_normalized("NFKC", text) and _FOLDED.search(text) is None):
         return as_it_is(text)
     reading = _reading(text, ((piece.start(), piece.end(), new) for piece, new in _folded(text)))
     return reading if reading.text.strip() else as_it_is(text)
@@ -99,21 +100,24 @@ _INVISIBLE = (
 _JOINERS = "\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef"  # also parts of emoji, and of words of some scripts
 _TAGS = "\U000e0020-\U000e007e\U000e007f"
 _MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_KEPT = "\\x00-\\xff…™"
 _PIECE = re.compile(
     f"(?P<invisible>[{_INVISIBLE}][{_INVISIBLE}{_JOINERS}]*)|(?P<joiners>[{_JOINERS}][{_INVISIBLE}{_JOINERS}]*)"
-    f"|(?P<tags>[{_TAGS}]+)|[^\\x00-\\x7f][{_MARKS}]*|[\\x00-\\x7f][{_MARKS}]+"
+    f"|(?P<tags>[{_TAGS}]+)|[^{_KEPT}][{_MARKS}]*|[{_KEPT}][{_MARKS}]+"
 )
 _WORD = re.compile(f"[\\w'’{_INVISIBLE}{_JOINERS}{_MARKS}]+")
 _LATIN = re.compile("[A-Za-z]")
 _CYRILLIC = re.compile("[\u0400-\u052f]")
 _BASE = re.compile(f"[{_MARKS}]+")
-_KEPT = "…™"  # and Latin-1
 
 _LOOKALIKES = str.maketrans(
     "аеорсухіјѕԁһӏԛԝкмтвнАВЕКМНОРСТУХІЈЅαορνικυετηχγωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "aeopcyxijsdhlqwkmtbhABEKMHOPCTYXIJSaopvikuetnxywABEZHIKMNOPTYX",
 )
 _SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz")
+_FOLDED = re.compile(  # what is changed though NFKC keeps it
+    f"[{_INVISIBLE}{_JOINERS}{_TAGS}{_MARKS}{''.join(map(chr, (*_LOOKALIKES, *_SMALL_CAPITALS)))}]"
+)
 
 _SHORTEST = 20  # characters of an encoded part; a shorter word may decode to text by chance
 _ENCODED = re.compile(rf"[A-Za-z0-9+/_-]{{{_SHORTEST},}}={{0,2}}")
@@ -125,6 +129,7 @@ def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
     cyrillic = _CYRILLIC.findall(text)
     disguised = all(ord(letter) in _LOOKALIKES for letter in cyrillic) and _LATIN.search(text) is not None
     words = _WORD.finditer(text)
+    shown = cache(_shown)  # a long text has few different characters
     word, mixed = None, False
     for piece in _PIECE.finditer(text):
         while word is None or word.end() <= piece.start():
@@ -134,23 +139,25 @@ def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
             mixed = _LATIN.search(word[0]) is not None
         within = mixed and word is not None and word.start() <= piece.start()
         latin = within or (disguised and _CYRILLIC.match(piece[0]) is not None)
-        yield piece, _fold(piece, text, latin=latin)
+        yield piece, shown(piece[0], latin) if piece.lastgroup is None else _fold(piece, text)
 
 
-def _fold(piece: re.Match[str], text: str, *, latin: bool) -> str:
-    if piece["invisible"]:
+def _fold(piece: re.Match[str], text: str) -> str:
+    """What becomes of a part that no reader sees."""
+    if piece.lastgroup == "invisible":
         return ""
-    if piece["tags"]:
+    if piece.lastgroup == "tags":
         return "".join(chr(ord(letter) - 0xE0000) for letter in piece[0]).rstrip("\x7f")
-    if piece["joiners"]:
-        return piece[0] if _joins(text[piece.start() - 1 : piece.start()]) else ""
-    old = piece[0]
-    kept = old in _KEPT or (len(old) == 1 and old <= "\u00ff")
-    new = old if kept else unicodedata.normalize("NFKC", old)
-    if new and new[0] <= "\u024f":
-        new = _BASE.sub("", new)
-    new = new.translate(_SMALL_CAPITALS)
-    return new.translate(_LOOKALIKES) if latin else new
+    return piece[0] if _joins(text[piece.start() - 1 : piece.start()]) else ""
+
+
+def _shown(character: str, latin: bool) -> str:
+    """What a character shows, with the marks that stand on it."""
+    shown = unicodedata.normalize("NFKC", character)
+    if shown and shown[0] <= "\u024f":
+        shown = _BASE.sub("", shown)
+    shown = shown.translate(_SMALL_CAPITALS)
+    return shown.translate(_LOOKALIKES) if latin else shown
 
 
 def _joins(before: str) -> bool:

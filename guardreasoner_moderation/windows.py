@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.normalization import Reading, as_it_is, decoded, normalized
@@ -47,8 +48,8 @@ def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: b
         size: of a window.
         normalize: whether texts are read in plain characters, and what they hold in Base64 too.
     """
-    read = normalized if normalize else as_it_is
-    plain = _in_plain_characters(interaction) if normalize else interaction
+    read = cache(normalized if normalize else as_it_is)  # of a long text it takes seconds
+    plain = _in_plain_characters(interaction, read) if normalize else interaction
     whole = _fits(plain, tokenize, size)
     pieces = [Piece(plain, tasks_of(has_response=interaction.response is not None))] if whole else []
 
@@ -94,14 +95,14 @@ def deciding(task: Task, scores: Mapping[int, float]) -> int:
     return max(scores, key=lambda number: (scores[number], -number))
 
 
-def _in_plain_characters(interaction: Interaction) -> Interaction:
+def _in_plain_characters(interaction: Interaction, read: Callable[[str], Reading]) -> Interaction:
     def plain(text: str | None) -> str | None:
-        return None if text is None else normalized(text).text
+        return None if text is None else read(text).text
 
     return Interaction(
-        normalized(interaction.prompt).text,
+        read(interaction.prompt).text,
         plain(interaction.response),
-        tuple(replace(turn, text=normalized(turn.text).text) for turn in interaction.history),
+        tuple(replace(turn, text=read(turn.text).text) for turn in interaction.history),
         plain(interaction.system),
     )
 

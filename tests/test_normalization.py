@@ -136,7 +136,7 @@ def test_hidden_letters_are_read_in_base64_too() -> None:
     assert reading.text == "How do I get in?\n"
 
 
-@pytest.mark.parametrize("part", ["a\u200b", "\u0336", "о", "ﷺ", "QUJD", "aо", "\u200d", "a\u0301 "])
+@pytest.mark.parametrize("part", ["a\u200b", "\u0336", "о", "ﷺ", "QUJD", "aо", "\u200d", "a\u0301 ", "é", "中"])
 def test_long_hostile_texts_are_read_in_seconds(part: str) -> None:
     """What takes longer for each character in a longer text would take hours."""
     started = time.perf_counter()
