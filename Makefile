@@ -8,7 +8,7 @@ demo: .venv-demo/installed
 	.venv-demo/$(BIN)/python examples/demo.py
 
 test: .venv/installed
-	.venv/$(BIN)/python -m pytest
+	.venv/$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed
 	.venv/$(BIN)/ruff check .

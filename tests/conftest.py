@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores))
 
 import guardreasoner_moderation.engines.ctranslate2  # noqa: F401 - before a test loads the library by itself
 from guardreasoner_moderation import Moderator, weights
