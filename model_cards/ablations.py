@@ -51,7 +51,9 @@ def _rows(cell: Mapping[str, Any], found: Mapping[str, Any] | None) -> list[str]
     else:
         share = f"to {100 * cell.get('think_share', 0.5):g}% of the items"
         shown = share + (f", {cell['sentences']} sentence a task" if cell.get("sentences") else "")
-    head = [f"`{cell['name']}`", cell.get("items") or "all", cell.get("epochs", "-"), shown]
+        shown += f", learning rate {cell['learning_rate']:g}" if cell.get("learning_rate") else ""
+    passes = "-" if cell.get("kind") == "hs_dpo" else cell.get("epochs", 1)
+    head = [f"`{cell['name']}`", cell.get("items") or "all", passes, shown]
     if found is None:
         return [_line(*head, *[NOT_MEASURED] * 2, "-", *[NOT_MEASURED] * 5)]
     rows = []

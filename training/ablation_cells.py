@@ -142,7 +142,14 @@ def recipe_of(cell: Cell, grid: Grid) -> Recipe:
     """The recipe of a cell's reasoning SFT; its one look at the validation split, at the end, chooses nothing."""
     share = grid.cell(cell.start).think_share if cell.start else cell.think_share
     data = (DataSource(ITEMS_FILE, share),)
-    return replace(grid.recipe, data=data, epochs=cell.epochs, eval_steps=_AT_THE_END, eval_items=_LOOK_ITEMS)
+    return replace(
+        grid.recipe,
+        data=data,
+        epochs=cell.epochs,
+        learning_rate=cell.learning_rate or grid.recipe.learning_rate,
+        eval_steps=_AT_THE_END,
+        eval_items=_LOOK_ITEMS,
+    )
 
 
 def train(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: Path) -> None:

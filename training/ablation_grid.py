@@ -28,6 +28,7 @@ class Cell:
         epochs: passes over them.
         think_share: share of the items that are shown with their reasoning.
         sentences: of the reasoning on each task, the first so many; 0 for all.
+        learning_rate: at its highest; 0 for the recipe's.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Cell:
     epochs: int = 1
     think_share: float = 0.5
     sentences: int = 0
+    learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         _insist("kind", self.kind, KINDS)

@@ -45,11 +45,11 @@ def rows(text: str, start: str) -> list[str]:
 def test_cells_have_a_row_for_each_mode_and_missing_ones_say_so(tmp_path: Path) -> None:
     text = render_ablations(results=write(tmp_path / "ablations.json", REPORT))
     verdict, think = rows(text, "| `all` ")
-    assert verdict.startswith("| `all` | all | 2 | to 50% of the items | 1,234,567 | 0.75 | verdict |")
+    assert verdict.startswith("| `all` | all | 1 | to 50% of the items | 1,234,567 | 0.75 | verdict |")
     assert verdict.endswith("| 300 | 80.0 [75.0, 85.0] | 81.0 | - | 5.2 |")
     assert "| think |" in think
     (missing,) = rows(text, "| `hs-dpo` ")
-    assert missing.startswith("| `hs-dpo` | 500 | - | hard-sample DPO after `all` | not measured |")
+    assert missing.startswith("| `hs-dpo` | 400 | - | hard-sample DPO after `all` | not measured |")
     table = text.split("\n\n")[0].splitlines()
     assert len({line.count("|") for line in table}) == 1
     assert "| dual mode | all, think mode, against reasoning, think mode | 300 | -1.0 [-3.0, +2.0] |" in text
