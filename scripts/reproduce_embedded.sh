@@ -11,15 +11,15 @@
 #
 # OUT then holds all that scripts/render_pages.sh takes into the checkout.
 #
-# Of the environment: RECIPE, SECOND (recipe of a second round; the committed adapter has none), HIDDEN (training items
-# that hide requests among other texts, for the second round), EVALUATE (benchmarks of both runs), DECIDE (the one that
-# decides), THINK_ITEMS (of each benchmark, in think mode), PYTHON.
+# Of the environment: RECIPE, SECOND (recipe of the second round, or none), HIDDEN (training items that hide requests
+# among other texts, for the second round), EVALUATE (benchmarks of both runs), DECIDE (the one that decides), THINK_ITEMS
+# (of each benchmark, in think mode), PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python}
 RECIPE=${RECIPE:-training/recipes/embedded.yaml}
-SECOND=${SECOND:-none}
+SECOND=${SECOND:-training/recipes/embedded_second_round.yaml}
 HIDDEN=${HIDDEN:-2800}
 EVALUATE=${EVALUATE:-all}
 DECIDE=${DECIDE:-WildGuardTest1554}
