@@ -67,6 +67,13 @@ def test_csv_has_plain_columns_with_a_prefix(tmp_path: Path) -> None:
     assert rows[2]["prompt"] == "Grüße, 你好 🎂"
 
 
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb", "a\nb", "\r", 'a "b" c', "a,b", " a ", "a\x85b\u2028c"])
+def test_csv_gives_every_text_back(tmp_path: Path, text: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x", "text": text}, {"prompt": "y", "text": "z"}])
+    judge(source, tmp_path / "out.csv")
+    assert [row["text"] for row in read_csv(tmp_path / "out.csv")] == [text, "z"]
+
+
 def test_reasoning_is_one_step_a_line(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a bomb"}])
     guard = guard_that_knows()

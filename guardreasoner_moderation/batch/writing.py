@@ -9,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -104,16 +104,25 @@ def _jsonl(stream: IO[bytes]) -> Write:
 def _csv(stream: IO[bytes], columns: Mapping[str, Kind | None], added: Mapping[str, Kind]) -> Iterator[Write]:
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
     names = [*columns, *added]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+    text.write(_csv_line(names))
 
     def write(values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         row = {**values, **more}
-        writer.writerow([_cell(row.get(name)) for name in names])
+        text.write(_csv_line([_cell(row.get(name)) for name in names]))
 
     yield write
     text.flush()
     text.detach()
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """A row as RFC 4180 quotes it, with the line end of Unix.
+
+    Of line ends the csv module quotes those that it ends rows with; for its reader a bare carriage return ends a row too.
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> str:
