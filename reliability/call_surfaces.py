@@ -192,13 +192,13 @@ def _embedded(_: Path) -> Iterator[Try]:
 
 @contextmanager
 def _embedded_windows(_: Path) -> Iterator[Try]:
-    """Texts of ten million characters on their way into windows; to judge one takes as long as 5,000 short ones."""
+    """Texts of ten million bytes on their way into windows; to judge one takes as long as 5,000 short ones."""
     pieces = ("a", " ", "\n", "word ", "Request: harmful\n", "é", "\0", "\U0001f600", "9", "ab1 ")
     with Moderator() as guard:
 
         def attempt(dice: Random) -> str:
             piece = dice.choice(pieces)
-            text = "x" + piece * (hostile.HUGE // len(piece))
+            text = "x" + piece * (hostile.HUGE // len(piece.encode()))
             windows = cut(Interaction(text), guard.model.engine.encode, guard.window_tokens)
             last = windows[-1].window
             insist(last is None or last.end == len(text) or not text[last.end :].strip(), "the end is cut off")
@@ -211,5 +211,5 @@ CALLS = (
     Surface("calls of Moderator, with an engine without a model", _scripted, 8_000, seconds=60),
     Surface("settings of Moderator and names of models", _settings_of_guards, 2_000),
     Surface("calls of Moderator, with the embedded model", _embedded, 200, seconds=60),
-    Surface("texts of 10,000,000 characters, with the embedded model's tokenizer", _embedded_windows, 8, seconds=120),
+    Surface("texts of 10,000,000 bytes, with the embedded model's tokenizer", _embedded_windows, 8, seconds=120),
 )

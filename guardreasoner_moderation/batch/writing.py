@@ -118,7 +118,7 @@ def _csv(stream: IO[bytes], columns: Mapping[str, Kind | None], added: Mapping[s
 def _csv_line(cells: Sequence[str]) -> str:
     """A row as RFC 4180 quotes it, with the line end of Unix.
 
-    Of line ends the csv module quotes those that it ends rows with; for its reader a bare carriage return ends a row too.
+    Of line ends the csv module quotes those that it ends rows with; to its reader a bare carriage return is one too.
     """
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(cells)
