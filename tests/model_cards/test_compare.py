@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from example_cards import EMBEDDED, make_run, results, sha256_of_run, write
@@ -7,6 +8,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from model_cards.compare import main
+from model_cards.reading import ROOT
 
 APP = Typer()
 APP.command()(main)
@@ -32,4 +34,6 @@ def test_a_reproduction_stands_beside_with_what_it_lacks(tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert line(done.output, "training, steps")[-1] == "20"
     assert line(done.output, "WildGuardTest1554, verdict, 1554 items, f1, %")[-3:] == ["75.0", "[68.0,", "81.0]"]
-    assert line(done.output, "WildGuardTest1554, think, 200 of 1554 items, f1, %")[-2:] == ["not", "measured"]
+    think = json.loads((ROOT / "evaluation" / "results" / "embedded.think.json").read_text(encoding="utf-8"))
+    sampled = f"{think['sample']['limit']} of 1554 items"
+    assert line(done.output, f"WildGuardTest1554, think, {sampled}, f1, %")[-2:] == ["not", "measured"]
