@@ -109,7 +109,10 @@ def finish(canvas: Canvas, name: str, caption: str, alt: str) -> Figure:
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # the layout stays; finding it again for each file costs as much as drawing
     contents = {}
-    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 110})):
+    for kind, options in (
+        ("svg", {"metadata": {"Date": None}}),
+        ("png", {"dpi": 110, "pil_kwargs": {"optimize": True}}),
+    ):
         buffer = io.BytesIO()
         canvas.savefig(buffer, format=kind, facecolor="white", **options)
         contents[kind] = buffer.getvalue()

@@ -55,7 +55,7 @@ def test_the_page_shows_all_sections_and_the_repository_holds_their_plots() -> N
         for name in PLOTS:
             plot = IMAGES / f"threshold-{name}.png"
             assert plot.read_bytes().startswith(b"\x89PNG")
-            assert plot.stat().st_size < 80_000
+            assert plot.stat().st_size < 60_000
 
 
 def test_without_figures_nothing_is_invented() -> None:
