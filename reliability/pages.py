@@ -61,7 +61,7 @@ SERVER_LOADS = (
     Section(
         "soak",
         "The server under load for long",
-        "python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 "
+        "python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 "
         "--out evaluation/results/soak.json",
     ),
     Section("load", "The server under load", "python -m evaluation.load --out evaluation/results/load.json"),
@@ -162,7 +162,7 @@ def _record(_: Section, file: Path) -> str:
 def _load(section: Section, file: Path) -> str:
     content = json.loads(file.read_text(encoding="utf-8"))
     throughput, phases = content["throughput"], content["phases"]
-    overloads = [name for name, phase in phases.items() if "seconds_until_calm" in phase]
+    overloads = [name for name, phase in phases.items() if "seconds_until_normal" in phase]
     lines = [
         f"## {section.title}\n",
         f"Real clients on a loopback port, texts of {content['tokens']} tokens, verdict mode. {throughput['clients']} "
@@ -170,8 +170,9 @@ def _load(section: Section, file: Path) -> str:
         "`classify_batch`. Then requests came by the clock, whether the ones before were answered or not:\n",
         _table(_LOAD_HEADINGS, [_load_row(name, phase) for name, phase in phases.items()]),
         *(
-            f"\n{phases[name]['seconds_until_calm']} s after the {name}, a verdict took no longer than the 99th "
-            "percentile of the steady phase."
+            f"\n{phases[name]['seconds_until_normal']} s after the {name}'s last request, with up to "
+            f"{content['queue_size']} items in the queue, a verdict took no longer than the 99th percentile of the "
+            "steady phase."
             for name in overloads
         ),
     ]

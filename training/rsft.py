@@ -241,6 +241,7 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = Non
         InputError: the adapter to start from does not fit the recipe or the base.
     """
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from safetensors.torch import load_file
 
     from guardreasoner_moderation.engines.transformers import llama_from_checkpoint
@@ -261,6 +262,9 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = Non
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)  # casts its own weights to float32
+    for layer in adapted.modules():
+        if isinstance(layer, BaseTunerLayer):  # autocast chooses the type of its input; peft would widen it first
+            layer.cast_input_dtype_enabled = False
     if start is not None:
         known = adapter_weights(adapted)
         found = load_file(start / "adapter_model.safetensors")
