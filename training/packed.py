@@ -58,7 +58,7 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     # Split, not sliced: the gradient of a slice is as large as the whole tensor.
     lengths = [len(run) for run in runs]
-    queries, keys, values = (tensor.float().split(lengths, dim=2) for tensor in (query, key, value))
+    queries, keys, values = (torch.split(tensor.float(), lengths, dim=2) for tensor in (query, key, value))
     outputs = []
     # In float32 whatever the model computes in: PyTorch's kernels for the gradient of short runs on a CPU are five
     # times slower in bfloat16.

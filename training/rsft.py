@@ -262,9 +262,9 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = Non
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)  # casts its own weights to float32
-    for layer in adapted.modules():
-        if isinstance(layer, BaseTunerLayer):  # autocast chooses the type of its input; peft would widen it first
-            layer.cast_input_dtype_enabled = False
+    layers: list[Any] = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False  # autocast chooses the type of its input; peft would widen it first
     if start is not None:
         known = adapter_weights(adapted)
         found = load_file(start / "adapter_model.safetensors")
