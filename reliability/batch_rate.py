@@ -75,8 +75,11 @@ def measure(folder: Path, rows: int) -> Measured:
         raise RuntimeError(f"the command ended with exit code {process.returncode}")
     summary: dict[str, Any] = json.loads(said)
     per_second = summary["judged"] / summary["seconds"]
+    cpu_ms = 1000 * (usage.ru_utime + usage.ru_stime) / max(1, summary["judged"])
     scale = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-    return Measured(rows, count_written(target), round(per_second, 2), round(usage.ru_maxrss / scale, 1))
+    return Measured(
+        rows, count_written(target), round(per_second, 2), round(cpu_ms, 2), round(usage.ru_maxrss / scale, 1)
+    )
 
 
 def count_written(target: Path) -> int:
@@ -98,6 +101,7 @@ def trials(measured: dict[int, list[Measured]]) -> list[Trial]:
             {
                 "rows per second": rates[size],
                 "ratio to the shortest": round(rates[size] / first, 3),
+                "processor time for a row, milliseconds": statistics.median(one.cpu_ms for one in runs),
                 "peak memory, MB": max(one.megabytes for one in runs),
             },
         )

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs wait4")
 def test_two_sizes_are_measured_with_the_real_command(tmp_path: Path) -> None:
     out = tmp_path / "rate.json"
     (tmp_path / "rate.unfinished" / "6-0").mkdir(parents=True)
-    earlier = {"rows": 6, "written": 6, "per_second": 0.5, "megabytes": 3000.0}
+    earlier = {"rows": 6, "written": 6, "per_second": 0.5, "cpu_ms": 111.0, "megabytes": 3000.0}
     (tmp_path / "rate.unfinished" / "6-0" / "measured.json").write_text(json.dumps(earlier))
     batch_rate.main(out, [6, 12], rounds=1)
     short, long = Record.load(out).trials
@@ -28,11 +28,16 @@ def test_two_sizes_are_measured_with_the_real_command(tmp_path: Path) -> None:
 
 def test_a_longer_file_that_is_slower_or_loses_rows_counts_as_failed() -> None:
     runs = {
-        10: [Measured(10, 10, 40.0, 300.0), Measured(10, 10, 60.0, 300.0), Measured(10, 9, 41.0, 310.0)],
-        100: [Measured(100, 100, 36.0, 300.0)],
-        1000: [Measured(1000, 1000, 37.0, 305.0)],
+        10: [
+            Measured(10, 10, 40.0, 25.0, 300.0),
+            Measured(10, 10, 60.0, 22.0, 300.0),
+            Measured(10, 9, 41.0, 24.0, 310.0),
+        ],
+        100: [Measured(100, 100, 36.0, 27.0, 300.0)],
+        1000: [Measured(1000, 1000, 37.0, 26.0, 305.0)],
     }
     short, slow, long = batch_rate.trials(runs)
     assert (short.failed, slow.failed, long.failed) == (1, 1, 0)
     assert short.figures["rows per second"] == 41.0
+    assert short.figures["processor time for a row, milliseconds"] == 24.0
     assert long.figures["ratio to the shortest"] == 0.902
