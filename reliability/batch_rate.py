@@ -39,12 +39,14 @@ class Measured:
         written: rows of the output that are there once, in their place, and judged.
         per_second: rows by the time from the first to the last, without loading the model; of a file that was judged
             in more than one run, those of the last.
+        cpu_ms: milliseconds of processor time for a row of that run, with loading the model.
         megabytes: peak memory of the process.
     """
 
     rows: int
     written: int
     per_second: float
+    cpu_ms: float
     megabytes: float
 
 
