@@ -28,7 +28,7 @@ from evaluation.items import draw_sample
 from evaluation.judging import judge, shown_progress, work
 from evaluation.loading import Loaded, find_file, load
 from evaluation.metrics import Outcomes
-from evaluation.overlap import SeenPrompts, measure_overlap, read_training_prompts
+from evaluation.overlap import measure_overlap, read_training_prompts
 from evaluation.runs import RunFolder, open_run, to_outcomes, write_json
 from evaluation.summary import Part, render_table, summarise
 from evaluation.thresholds import read_target, read_thresholds_file, told, tune, write_thresholds
@@ -39,6 +39,7 @@ from guardreasoner_moderation.cache import read_sha256
 from guardreasoner_moderation.errors import InputError, ModerationError, nearest
 from guardreasoner_moderation.moderator import Moderator
 from guardreasoner_moderation.results import Mode, Task
+from texts.similarity import SeenPrompts
 
 
 def main(

@@ -36,7 +36,7 @@ class Ours:
 
     def judge(self, texts: Sequence[str], mode: Mode, tokens: int) -> list[int]:
         """See :meth:`Side.judge`; this side ends by itself, and ``tokens`` is its budget."""
-        settings = {"max_reasoning_tokens": tokens} if mode is Mode.THINK else {}
+        settings: dict[str, Any] = {"max_reasoning_tokens": tokens} if mode is Mode.THINK else {}
         if len(texts) == 1:
             results = [self._guard.classify(texts[0], mode=mode.value, **settings)]
         else:

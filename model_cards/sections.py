@@ -251,7 +251,8 @@ def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
 def cost_rows(record: RunRecord, evidence: Evidence) -> list[Cells]:
     """Time and hardware of training and evaluation."""
     rounds = [one.get("hours") for one in (record.earlier, record.run) if one]
-    hours = None if None in rounds or not rounds else round(sum(rounds), 2)
+    known = [hours for hours in rounds if hours is not None]
+    hours = round(sum(known), 2) if known and len(known) == len(rounds) else None
     runs = [run for run in evidence.runs if run.sha256 == record.sha256]
     seconds = sum(run.seconds for run in runs)
     machines = dict.fromkeys(run.hardware for run in runs)

@@ -18,7 +18,7 @@ from guardreasoner_moderation.prompts import Prompt, PromptFormat
 from guardreasoner_moderation.results import ModerationResult
 from guardreasoner_moderation.windows import cut
 from reliability import hostile_values as hostile
-from reliability.surface import ACCEPTED, VERDICT, Surface, Try, insist
+from reliability.surface import ACCEPTED, VERDICT, BrokenPromiseError, Surface, Try, insist
 
 SPEC = ModelSpec(prompt_format=PromptFormat.COMPACT, policy=True, categories=("violence_physical_harm", "other"))
 _MODES = ("think", "verdict", "auto")
@@ -46,7 +46,8 @@ def insist_on_verdict(result: ModerationResult) -> str:
         insist(result.flagged, "what could not be judged is not flagged")
         insist(len(result.error) < 2000, "an error repeats the text")
     else:
-        insist(result.request is not None, "neither a verdict nor an error")
+        if result.request is None:
+            raise BrokenPromiseError("neither a verdict nor an error")
         insist(0 <= result.request.score <= 1, "a score that is no probability")
     result.to_json()
     return VERDICT
@@ -78,7 +79,8 @@ class Caller:
         if kind < 0.92:
             pieces = list(self._guard.stream(self._text(dice), self._response(dice), **self._settings(dice)))
             result = pieces[-1]
-            insist(isinstance(result, ModerationResult), "a stream without a result")
+            if not isinstance(result, ModerationResult):
+                raise BrokenPromiseError("a stream without a result")
             return insist_on_verdict(result)
         chunks: Any = [self._text(dice) for _ in range(dice.randint(0, 4))] if dice.random() < 0.9 else 7
         every: Any = dice.choice(("sentence", 1, 50, 0, "word", 10**5000))
@@ -134,7 +136,7 @@ class Caller:
         return None if dice.random() < 0.5 else self._text(dice)
 
     def _settings(self, dice: Random) -> dict[str, Any]:
-        odd = (0, -1, 1.5, "5", True, 10**5000, [], {}, "\ud800", float("nan"))
+        odd: tuple[Any, ...] = (0, -1, 1.5, "5", True, 10**5000, [], {}, "\ud800", float("nan"))
         settings: dict[str, Any] = {"mode": "verdict"} if self._quick else {}
         if dice.random() < 0.4:
             settings["mode"] = hostile.misspelt(dice, _MODES) if dice.random() < 0.9 else dice.choice(odd)
@@ -161,12 +163,13 @@ def _scripted(_: Path) -> Iterator[Try]:
 @contextmanager
 def _settings_of_guards(_: Path) -> Iterator[Try]:
     """The class's own settings, and what is loaded by name."""
-    odd = (0, -1, 3, 16, 0.5, 2, "5", True, 10**5000, [], {}, None, (0.1, 0.9), (0.9, 0.1), ("a", "b"), [0.2, 0.8])
+    pairs = ((0.1, 0.9), (0.9, 0.1), ("a", "b"), [0.2, 0.8])
+    odd: tuple[Any, ...] = (0, -1, 3, 16, 0.5, 2, "5", True, 10**5000, [], {}, None, *pairs)
 
     def attempt(dice: Random) -> str:
         if dice.random() < 0.6:
             names = ("thresholds", "auto_bounds", "window_tokens", "batch_size")
-            settings = {dice.choice(names): dice.choice(odd) for _ in range(dice.randint(0, 2))}
+            settings: dict[str, Any] = {dice.choice(names): dice.choice(odd) for _ in range(dice.randint(0, 2))}
             Moderator.from_engine(ScriptedEngine(lambda prompt: " unharmful"), SPEC, **settings)
             return ACCEPTED
         name: Any = hostile.one_of(dice, lambda: hostile.text(dice, huge=False), lambda: hostile.odd_object(dice))

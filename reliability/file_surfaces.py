@@ -286,7 +286,7 @@ def _adapters(folder: Path) -> Iterator[Try]:
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False, "bias": "none", "use_dora": False}
 
     def tensors(dice: Random) -> dict[str, Any]:
-        found = {}
+        found: dict[str, Any] = {}
         for _ in range(dice.choice((0, 1, 1, 2))):
             layer = dice.choice((0, 1) * 5 + (7,))
             module = dice.choice(("mlp.up_proj", "self_attn.q_proj") * 5 + ("mlp.side",))

@@ -120,7 +120,8 @@ def compare(name: str, reference: Sequence[Result], judged: Sequence[Result]) ->
     """How many items are judged otherwise than in the reference."""
     differing = verdicts = reasoned = 0
     largest = 0.0
-    for one, other in zip_longest(reference, judged, fillvalue={}):
+    nothing: Result = {}
+    for one, other in zip_longest(reference, judged, fillvalue=nothing):
         scores = [0.0]
         same_labels = same_steps = True
         for task in Task:

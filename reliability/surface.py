@@ -137,7 +137,7 @@ def _limited(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(10 * seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(10 * seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

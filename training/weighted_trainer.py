@@ -82,10 +82,11 @@ class WeightedTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             fused_lm_head=True,  # trl's: log-probabilities without the logits, where there are labels
         )
         loss_weights = inputs["weights"][:, 1:]
-        sums = -(outputs.log_probs.float() * loss_weights).sum(1)  # (sequences,)
+        sums: torch.Tensor = -(outputs.log_probs.float() * loss_weights).sum(1)  # (sequences,)
         if num_items_in_batch is None:
             return (sums / loss_weights.sum(1)).mean()
-        return sums.sum() / num_items_in_batch * self.accelerator.num_processes
+        processes: int = self.accelerator.num_processes
+        return sums.sum() / num_items_in_batch * processes
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
