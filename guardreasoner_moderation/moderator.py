@@ -58,8 +58,8 @@ class Moderator:
                 mapping from task to number. Default: the model's own.
             auto_bounds: between these scores ``auto`` mode reasons. Default: the model's own.
             window_tokens: longer texts are judged in windows of so many tokens. Default: the model's own.
-            normalize: read texts in plain characters, and what they hold in Base64 too
-                (:mod:`guardreasoner_moderation.normalization`). Results are about the texts as they were given.
+            normalize: read texts in plain characters (:mod:`guardreasoner_moderation.normalization`), and what they say
+                in code too (:mod:`guardreasoner_moderation.decoding`). Results are about the texts as they were given.
             batch_size: how many items of a batch go to the engine together.
             engine: "auto", "ctranslate2" or "transformers".
         """

@@ -10,14 +10,10 @@ caller is told of no other. ASCII text is read as it is. Otherwise
 - marks that cross out or pile up on Latin letters are dropped;
 - Cyrillic and Greek letters that look like Latin ones become these in words that also have Latin letters, and Cyrillic
   ones everywhere in a text that has Latin letters, and no Cyrillic ones but look-alikes.
-
-What a text holds in Base64 is a reading of its own, for it may be all that the text says.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import unicodedata
 from bisect import bisect_right
@@ -78,21 +74,6 @@ def normalized(text: str) -> Reading:
     return reading if reading.text.strip() else as_it_is(text)
 
 
-def decoded(text: str) -> Reading | None:
-    """What a text holds in Base64, one line for each part of it, in plain characters; None where that is no text."""
-    lines: list[str] = []
-    changes: list[Change] = []
-    begin = 0
-    for found in _ENCODED.finditer(text):
-        line = _decode(found[0])
-        if line is not None:
-            line = f"{normalized(line).text.strip()}\n"
-            lines.append(line)
-            changes.append(Change(begin, len(line), found.start(), found.end()))
-            begin += len(line)
-    return Reading("".join(lines), changes[0].start, changes[-1].end, tuple(changes)) if lines else None
-
-
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufeff"
     "\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0001"
@@ -118,10 +99,6 @@ _SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱ
 _FOLDED = re.compile(  # what is changed though NFKC keeps it
     f"[{_INVISIBLE}{_JOINERS}{_TAGS}{_MARKS}{''.join(map(chr, (*_LOOKALIKES, *_SMALL_CAPITALS)))}]"
 )
-
-_SHORTEST = 20  # characters of an encoded part; a shorter word may decode to text by chance
-_ENCODED = re.compile(rf"[A-Za-z0-9+/_-]{{{_SHORTEST},}}={{0,2}}")
-_READABLE = 0.8  # of the decoded characters are letters and spaces
 
 
 def _folded(text: str) -> Iterator[tuple[re.Match[str], str]]:
@@ -179,16 +156,3 @@ def _reading(text: str, parts: Iterable[tuple[int, int, str]]) -> Reading:
             begin += len(new)
             done = end
     return Reading("".join((*written, text[done:])), 0, len(text), tuple(changes))
-
-
-def _decode(part: str) -> str | None:
-    """The text that a part is the Base64 of, if it is one."""
-    letters = part.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        line = base64.b64decode(letters + "=" * (-len(letters) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    if not all(letter.isprintable() or letter.isspace() for letter in line):
-        return None
-    readable = sum(letter.isalpha() or letter == " " for letter in line)
-    return line if line.strip() and readable >= _READABLE * len(line) else None

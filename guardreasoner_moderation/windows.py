@@ -9,7 +9,7 @@ A request or response is as harmful as its most harmful window. A refusal is sai
 first window decides. Every token is read at most 1 + overlap / size times, so the cost grows linearly with the length.
 
 Windows are cut from what is read in place of a text (:mod:`normalization`), and named by their places in the text
-itself. What a text holds in Base64 is judged in windows of its own, which come last.
+itself. What a text says in code (:mod:`decoding`) is judged in windows of its own, which come last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from guardreasoner_moderation.decoding import decoded
 from guardreasoner_moderation.interactions import Interaction
-from guardreasoner_moderation.normalization import Reading, as_it_is, decoded, normalized
+from guardreasoner_moderation.normalization import Reading, as_it_is, normalized
 from guardreasoner_moderation.results import Task, Window
 from guardreasoner_moderation.verdicts import tasks_of
 
@@ -46,7 +47,7 @@ def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: b
         interaction: what is judged.
         tokenize: tokens of a text.
         size: of a window.
-        normalize: whether texts are read in plain characters, and what they hold in Base64 too.
+        normalize: whether texts are read in plain characters, and what they say in code too.
     """
     read = cache(normalized if normalize else as_it_is)  # of a long text it takes seconds
     plain = _in_plain_characters(interaction, read) if normalize else interaction

@@ -20,7 +20,8 @@ import typer
 from evaluation.items import Item, draw_sample
 from evaluation.split_items import read_split
 from guardreasoner_moderation import EngineError, Interaction, ModerationError, Moderator
-from guardreasoner_moderation.normalization import decoded, normalized
+from guardreasoner_moderation.decoding import decoded
+from guardreasoner_moderation.normalization import normalized
 from guardreasoner_moderation.results import LABELS, Mode, Task
 from reliability.hostile_cases import Case, families
 from reliability.record import Record, Trial, Value

@@ -18,10 +18,11 @@ from typing import Annotated
 import typer
 
 from guardreasoner_moderation import Moderator
+from guardreasoner_moderation.decoding import decoded
 from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
 from guardreasoner_moderation.engines.encoding import SpanEncoder, apply_chat_template
 from guardreasoner_moderation.interactions import Interaction, Turn
-from guardreasoner_moderation.normalization import decoded, normalized
+from guardreasoner_moderation.normalization import normalized
 from guardreasoner_moderation.prompts import ChatTemplate, Prompt, PromptFormat, ask_for_answers, build_prompt
 from guardreasoner_moderation.results import Mode
 from reliability.chat_tokenizers import FAMILIES, train
@@ -132,7 +133,7 @@ def chat_readers() -> Iterator[Reader]:
 
 
 def as_read(text: str) -> list[str]:
-    """What the model may be given of a text: itself, normalised, and what it holds in Base64."""
+    """What the model may be given of a text: itself, normalised, and what it says in code."""
     hidden = decoded(text)
     return list(dict.fromkeys((text, normalized(text).text, *([hidden.text] if hidden else []))))
 
