@@ -1,7 +1,7 @@
 """What the server costs, and what it does when it is asked for too much: real clients on a loopback port.
 
     python -m evaluation.load --out evaluation/results/load.json
-    python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 \
+    python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 \
         --out evaluation/results/soak.json
 
 First many clients, each with one request under way, take turns with the same number of items through ``classify_batch``

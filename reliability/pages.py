@@ -61,7 +61,7 @@ SERVER_LOADS = (
     Section(
         "soak",
         "The server under load for long",
-        "python -m evaluation.load --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 "
+        "python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 "
         "--out evaluation/results/soak.json",
     ),
     Section("load", "The server under load", "python -m evaluation.load --out evaluation/results/load.json"),
