@@ -1,7 +1,7 @@
 """What a text says to its reader, where its characters hide that from a model.
 
 A reading is what the model is given in place of a text; it knows where each of its parts stands in the text, since the
-caller is told of no other. ASCII text is read as it is. Otherwise
+caller is told of no other.
 
 - what cannot be seen is left out (zero-width and bidirectional controls, soft hyphens, fillers), and tag characters,
   which spell ASCII invisibly, are read;
@@ -9,7 +9,8 @@ caller is told of no other. ASCII text is read as it is. Otherwise
   mathematical alphabets, circled letters. Those that ordinary typing brings about are kept: Latin-1, "…" and "™";
 - marks that cross out or pile up on Latin letters are dropped;
 - Cyrillic and Greek letters that look like Latin ones become these in words that also have Latin letters, and Cyrillic
-  ones everywhere in a text that has Latin letters, and no Cyrillic ones but look-alikes.
+  ones everywhere in a text that has Latin letters, and no Cyrillic ones but look-alikes;
+- control tokens of chat templates, with which a text pretends to end and others to begin, become a space.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 
@@ -40,17 +41,20 @@ class Reading:
         text: what is read.
         start, end: the part of the original that it is a reading of, in characters.
         changes: the parts that differ, in order; between them the characters are those of the original.
+        original: the reading that this one is a reading of, if that is no text of a user.
     """
 
     text: str
     start: int
     end: int
     changes: tuple[Change, ...] = ()
+    original: Reading | None = None
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """Where a part of the reading, which is not empty, stands in the original: (start, end) in characters."""
+        """Where a part of the reading, which is not empty, stands in the user's text: (start, end) in characters."""
         start = self._original(begin)[0] if begin else self.start
-        return start, self._original(end - 1)[1] if end < len(self.text) else self.end
+        stop = self._original(end - 1)[1] if end < len(self.text) else self.end
+        return (start, stop) if self.original is None else self.original.place(start, stop)
 
     def _original(self, place: int) -> tuple[int, int]:
         number = bisect_right(self.changes, place, key=lambda change: change.begin) - 1
@@ -68,9 +72,12 @@ def as_it_is(text: str) -> Reading:
 
 def normalized(text: str) -> Reading:
     """The reading in plain characters; of a text that says nothing otherwise, the text itself."""
-    if text.isascii() or (unicodedata.is_normalized("NFKC", text) and _FOLDED.search(text) is None):
-        return as_it_is(text)
-    reading = _reading(text, ((piece.start(), piece.end(), new) for piece, new in _folded(text)))
+    reading = as_it_is(text)
+    if not (text.isascii() or (unicodedata.is_normalized("NFKC", text) and _FOLDED.search(text) is None)):
+        reading = _reading(text, ((piece.start(), piece.end(), new) for piece, new in _folded(text)))
+    if _CONTROL_TOKEN.search(reading.text) is not None:
+        tokens = ((found.start(), found.end(), " ") for found in _CONTROL_TOKEN.finditer(reading.text))
+        reading = replace(_reading(reading.text, tokens), original=reading)
     return reading if reading.text.strip() else as_it_is(text)
 
 
@@ -98,6 +105,14 @@ _LOOKALIKES = str.maketrans(
 _SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz")
 _FOLDED = re.compile(  # what is changed though NFKC keeps it
     f"[{_INVISIBLE}{_JOINERS}{_TAGS}{_MARKS}{''.join(map(chr, (*_LOOKALIKES, *_SMALL_CAPITALS)))}]"
+)
+
+
+_NAME = r"[\w▁ ]{1,40}"
+_CONTROL_TOKEN = re.compile(  # ChatML, Llama 3, DeepSeek; Llama 2 and Mistral; Gemma; those that reason
+    rf"<\|(?:{_NAME}(?:<\|{_NAME}\|>(?:{_NAME})?)?|<\|{_NAME}\|>(?:{_NAME})?)\|>"
+    r"|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>|</?think>",
+    re.IGNORECASE,
 )
 
 
