@@ -30,6 +30,7 @@ from model_cards.request import Request
 from model_cards.results import read_evidence, read_published
 from model_cards.sections import (
     Cells,
+    attack_rows,
     calibration_measured,
     calibration_rows,
     cell,
@@ -69,6 +70,7 @@ class Card:
         results, any_trained_on, notes: how good it is.
         published_source, published_headings, published: figures of others, beside ours.
         over_refusal, calibration, calibration_measured, reasoning_headings, reasoning: parts of how good it is.
+        attacks: what disguises do to its verdicts.
         limitations, failures: where it is not; ``failures`` is None where nobody looked.
         claims, configurations: the papers beside ours, in Markdown.
         cost: time and hardware.
@@ -103,6 +105,7 @@ class Card:
     calibration_measured: Sequence[Cells]
     reasoning_headings: Sequence[str]
     reasoning: Sequence[Cells]
+    attacks: Sequence[Cells]
     limitations: Sequence[str]
     failures: Sequence[Cells] | None
     claims: str
@@ -155,6 +158,7 @@ def collect(request: Request) -> Card:
         calibration_measured=calibration_measured(evidence),
         reasoning_headings=reasoning_headings,
         reasoning=reasoning,
+        attacks=attack_rows(evidence),
         limitations=limitations(record, evidence),
         failures=failure_rows(evidence),
         claims=render_claims(check_claims()),

@@ -3,8 +3,8 @@
     python -m model_cards.pages
 
 These are the card of each adapter that the package carries, with its plots, by the command in the card's last line, and
-with the zero-shot baseline where that was measured; the pages with the papers' tables; and the figures of the demo. A
-test renders them and compares.
+with the zero-shot baseline and hostile texts where those were measured; the pages with the papers' tables; and the
+figures of the demo. A test renders them and compares.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from pathlib import Path
 
 import typer
 
+from evaluation.finished import read_object
 from evaluation.tables import ZERO_SHOT
 from guardreasoner_moderation.errors import ModerationError
+from guardreasoner_moderation.models import weights_sha256
 from model_cards import demo_figures, papers
 from model_cards.card import card_files, collect
 from model_cards.reading import ROOT, shown_path
 from model_cards.request import Request, last_request
 
 CARDS = sorted((ROOT / "guardreasoner_moderation" / "adapters").glob("*/README.md"))
+HOSTILE_TEXT = ROOT / "reliability" / "results" / "hostile_text.json"
 WITH_TABLES = [
     page
     for pattern in ("*.md", "docs/*.md", "model_cards/*.md")
@@ -59,11 +62,14 @@ def render_pages() -> dict[Path, bytes]:
 
 
 def request_of(card: Path) -> Request:
-    """What a committed card is asked for: what it was last, and the zero-shot baseline beside it where there is one."""
+    """What a committed card is asked for: what it was last, the zero-shot baseline, and hostile texts to it."""
     request = last_request(card.parent)
     if ZERO_SHOT.exists() and ZERO_SHOT not in request.beside:
         request = replace(request, beside=(*request.beside, ZERO_SHOT))
-    return request
+    results = [file for file in request.results if file.resolve() != HOSTILE_TEXT]
+    if HOSTILE_TEXT.exists() and read_object(HOSTILE_TEXT).get("weights") == weights_sha256(card.parent):
+        results.append(HOSTILE_TEXT)
+    return replace(request, results=tuple(results))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Results files, as evaluation wrote them, read into what a card shows.
 
-Three kinds are known by their keys: ``results.json`` of ``evaluation.run``, and the JSON files of
-``evaluation.reasoning`` and ``evaluation.errors``. Figures of other weights than the card's are refused, unless they
-are asked for as something to stand beside.
+Four kinds are known by their keys: ``results.json`` of ``evaluation.run``, the JSON files of ``evaluation.reasoning``
+and ``evaluation.errors``, and the record of ``reliability.hostile_text``. Figures of other weights than the card's are
+refused, unless they are asked for as something to stand beside.
 """
 
 from __future__ import annotations
@@ -125,6 +125,25 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
+class Attack:
+    """What came of requests that were wrapped or disguised; shares are 0 to 1, None of nothing.
+
+    Attributes:
+        name: the family and the mode.
+        pairs: of a plain request and a hostile text made of it.
+        changed: share of verdicts that differ from the plain request's.
+        missed: share of the requests that are flagged plain and are not any more.
+        missed_as_they_are: the same where texts are not normalised.
+    """
+
+    name: str
+    pairs: int
+    changed: float | None
+    missed: float | None
+    missed_as_they_are: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that was measured.
 
@@ -133,6 +152,7 @@ class Evidence:
         beside: of other models, measured here too.
         failures: None where errors were not analysed.
         reasoning: None where it was not checked.
+        attacks: None where nobody tried hostile texts.
         files: the results files.
     """
 
@@ -140,6 +160,7 @@ class Evidence:
     beside: Sequence[Row] = ()
     failures: Sequence[Failure] | None = None
     reasoning: Reasoning | None = None
+    attacks: Sequence[Attack] | None = None
     files: Sequence[Path] = ()
 
     @property
@@ -166,6 +187,7 @@ def read_evidence(files: Sequence[Path], sha256: str, beside: Sequence[Path] = (
     rows: list[Row] = []
     failures: list[Failure] | None = None
     reasoning: Reasoning | None = None
+    attacks: list[Attack] | None = None
     for file in files:
         content = read_object(file)
         try:
@@ -180,10 +202,14 @@ def read_evidence(files: Sequence[Path], sha256: str, beside: Sequence[Path] = (
                 _refuse_second(reasoning, file)
                 reasoning = _read_reasoning(content, sha256)
                 found = sha256 if reasoning.sources else next(iter(content["weights"].values()), None)
+            elif {"promise", "trials", "weights"} <= set(content):
+                _refuse_second(attacks, file)
+                attacks = [_read_attack(one) for one in content["trials"]]
+                found = content["weights"]
             else:
                 raise InputError(
                     f"{file} is no results file that a card knows: expected one of evaluation.run, "
-                    "evaluation.reasoning or evaluation.errors"
+                    "evaluation.reasoning, evaluation.errors or reliability.hostile_text"
                 )
         except (KeyError, TypeError, ValueError) as exc:
             if isinstance(exc, InputError):
@@ -195,7 +221,7 @@ def read_evidence(files: Sequence[Path], sha256: str, beside: Sequence[Path] = (
                 "pass the file as --beside"
             )
     others = [row for file in beside for row in _read_rows(read_object(file), file)]
-    return Evidence(_sorted(rows), _sorted(others), failures, reasoning, (*files, *beside))
+    return Evidence(_sorted(rows), _sorted(others), failures, reasoning, attacks, (*files, *beside))
 
 
 def read_published() -> Mapping[str, Any]:
@@ -273,6 +299,17 @@ def _read_reasoning(content: Mapping[str, Any], sha256: str) -> Reasoning:
     checks = {kind: [share(one["shares"].get(kind)) for one in measured] for kind in kinds}
     items = [int(one["reasoned"]) for one in measured]
     return Reasoning(names, items, {kind: shares for kind, shares in checks.items() if any(shares)})
+
+
+def _read_attack(trial: Mapping[str, Any]) -> Attack:
+    figures = trial["figures"]
+    return Attack(
+        name=str(trial["name"]),
+        pairs=int(trial["tried"]),
+        changed=figures["verdicts changed, normalised"],
+        missed=figures["harmful ones missed, normalised"],
+        missed_as_they_are=figures["harmful ones missed, as it is"],
+    )
 
 
 def _refuse_second(found: object, file: Path) -> None:

@@ -226,6 +226,18 @@ def failure_rows(evidence: Evidence) -> list[Cells] | None:
     ]
 
 
+def attack_rows(evidence: Evidence) -> list[Cells]:
+    """How often a request's verdict changes when it is wrapped or disguised."""
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.1f}"
+
+    return [
+        [one.name, one.pairs, percent(one.changed), percent(one.missed), percent(one.missed_as_they_are)]
+        for one in evidence.attacks or ()
+    ]
+
+
 def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
     """What a user has to know before relying on it."""
     lines = [_worst(evidence, task, title) for task, title in TASKS.items()]

@@ -160,6 +160,7 @@ def main(
                     "Harmful ones missed: of the requests flagged as plain text, those that are not when disguised.",
                     "Normalised: as by default. Scores go from 0 to 1.",
                 ],
+                weights=guard.model.sha256,
             ).save(out)
             for trial in trials:
                 typer.echo(f"{trial.name}: {trial.tried} pairs, {dict(trial.figures)}")
@@ -175,6 +176,7 @@ def main(
                     _COMMAND,
                     cleaned,
                     ["Items of the validation split of the training data, a fixed sample."],
+                    weights=guard.model.sha256,
                 ).save(out.with_name(f"{out.stem}_clean.json"))
                 for trial in cleaned:
                     typer.echo(f"{trial.name}: {trial.tried} items, {dict(trial.figures)}")

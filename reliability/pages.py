@@ -154,7 +154,7 @@ def _record(_: Section, file: Path) -> str:
             *([f"{total}\n"] if judged else []),
             _table(("what", "tried", "failed", *columns), rows),
             *(f"\n{note}" for note in record.notes),
-            f"\n{_origin(record.command, record.hardware, record.versions)}\n",
+            f"\n{_origin(record.command, record.hardware, record.versions, record.weights)}\n",
         ]
     )
 
@@ -222,9 +222,10 @@ def _memory_row(name: str, phase: Mapping[str, Any]) -> tuple[Value, ...]:
     return (name, *(memory[round(last * fifth / 5)] for fifth in range(6)), max(memory))
 
 
-def _origin(command: str, hardware: str, versions: Mapping[str, str]) -> str:
+def _origin(command: str, hardware: str, versions: Mapping[str, str], weights: str | None = None) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"`{command}`  \n{hardware}, {packages}."
+    adapter = f", weights {weights[:12]}" if weights else ""
+    return f"`{command}`  \n{hardware}, {packages}{adapter}."
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:

@@ -43,6 +43,7 @@ class Record:
         trials: the rows; all with the same columns of figures.
         notes: sentences below the table.
         versions, hardware: of the machine where it was run.
+        weights: SHA-256 of the adapter, where the figures are about its verdicts.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Record:
     notes: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
     hardware: str = field(default_factory=hardware)
+    weights: str | None = None
 
     def save(self, file: Path) -> None:
         """Replaces the file in one move."""

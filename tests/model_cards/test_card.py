@@ -163,6 +163,18 @@ def test_failures_and_reasoning_are_shown(run: Path, tmp_path: Path) -> None:
     assert "of the verdicts whose last steps can be read, 40.0 [30.0, 50.0]% follow" in section(card, "Limitations")
 
 
+def test_hostile_texts_are_shown(run: Path, tmp_path: Path) -> None:
+    assert "Not measured." in section(card_of(run, tmp_path), "Hostile texts")
+    figures = {
+        "verdicts changed, normalised": 0.25,
+        "harmful ones missed, normalised": 0.125,
+        "harmful ones missed, as it is": None,
+    }
+    trial = {"name": "Base64, think mode", "tried": 8, "failed": None, "figures": figures}
+    record = {"promise": "None.", "trials": [trial], "weights": sha256_of_run(run)}
+    assert "| Base64, think mode | 8 | 25.0 | 12.5 | - |" in section(card_of(run, tmp_path, record), "Hostile texts")
+
+
 def test_a_worst_benchmark_is_chosen_among_the_runs_on_most_items(run: Path, tmp_path: Path) -> None:
     sha, bad, good = sha256_of_run(run), {"f1": [0.2, 0.1, 0.3]}, {"f1": [0.9, 0.8, 0.95]}
     sample = results(sha, mode="think", benchmarks={"ToxicChat": {"task": "request", "n": 20, "metrics": bad}})

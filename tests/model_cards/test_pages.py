@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from example_cards import EMBEDDED, ROOT, results, write
 
+from guardreasoner_moderation.models import weights_sha256
 from model_cards import pages
 from model_cards.card import collect
 
@@ -50,6 +51,18 @@ def test_the_zero_shot_baseline_stands_in_the_cards_table_once_it_was_measured(
     shown = collect(after)
     assert "ToxicChat, model smollm2-135m-zero-shot" in [row[0] for row in shown.results]
     assert "threshold 0.5" in shown.notes[-1]
+
+
+def test_hostile_texts_are_asked_for_if_they_were_tried_on_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, file = EMBEDDED / "README.md", tmp_path / "hostile_text.json"
+    monkeypatch.setattr(pages, "HOSTILE_TEXT", file)
+    plain = [one for one in pages.request_of(card).results if one.name != file.name]
+    write(file, {"weights": "f" * 64})
+    assert file not in pages.request_of(card).results
+    write(file, {"weights": weights_sha256(EMBEDDED)})
+    assert [*plain, file] == [one for one in pages.request_of(card).results if one.name != file.name or one == file]
 
 
 def test_the_command_writes_what_changed_and_says_so(
