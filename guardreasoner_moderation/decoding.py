@@ -77,7 +77,6 @@ _ESCAPE = re.compile(
     rf"&(?:#\d{{1,7}}|#[xX][0-9A-Fa-f]{{1,6}}|[A-Za-z]{{2,8}});|%[0-9A-Fa-f]{{2}}|{_BACKSLASHED.pattern}"
 )
 _ESCAPES = 5  # in a line; fewer are the ampersands and spaces of ordinary text and addresses
-_LINE = re.compile(r"[^\n]+")
 
 
 def _base64(text: str) -> Iterator[Found]:
@@ -132,12 +131,10 @@ def _readable(content: bytes) -> str | None:
 
 
 def _escapes(text: str) -> Iterator[Found]:
-    for line in _LINE.finditer(text):
-        if sum(1 for _ in _ESCAPE.finditer(line[0])) < _ESCAPES:
-            continue
-        said = _BACKSLASHED.sub(_character, urllib.parse.unquote(html.unescape(line[0])))
+    for start, end in _lines_with(_ESCAPE, text, _ESCAPES):
+        said = _BACKSLASHED.sub(_character, urllib.parse.unquote(html.unescape(text[start:end])))
         # Control characters and halves of characters say nothing, and the latter cannot be encoded.
-        yield line.start(), line.end(), "".join(letter if letter.isprintable() else " " for letter in said)
+        yield start, end, "".join(letter if letter.isprintable() else " " for letter in said)
 
 
 def _character(escape: re.Match[str]) -> str:
@@ -244,10 +241,24 @@ def _spread_letters(text: str) -> Iterator[Found]:
 
 def _dotted_letters(text: str) -> Iterator[Found]:
     """Words with a sign between their letters."""
-    for line in _LINE.finditer(text):
-        if len(_DOTTED.findall(line[0])) >= _DOTTED_WORDS:
-            said = _WORD.sub(lambda word: _BETWEEN.sub("", word[0]), line[0])
-            yield line.start(), line.end(), said
+    for start, end in _lines_with(_DOTTED, text, _DOTTED_WORDS):
+        yield start, end, _WORD.sub(lambda word: _BETWEEN.sub("", word[0]), text[start:end])
+
+
+def _lines_with(pattern: re.Pattern[str], text: str, least: int) -> Iterator[tuple[int, int]]:
+    """Lines in which a pattern, which knows no line breaks, is found at least so often."""
+    start = end = count = 0
+    for found in pattern.finditer(text):
+        if found.start() >= end:
+            if count >= least:
+                yield start, end
+            start = text.rfind("\n", 0, found.start()) + 1
+            end = text.find("\n", found.start())
+            end = len(text) if end < 0 else end
+            count = 0
+        count += 1
+    if count >= least:
+        yield start, end
 
 
 _CODES = (_base64, _hexadecimal, _binary, _escapes, _ciphers, _spread_letters, _dotted_letters)
