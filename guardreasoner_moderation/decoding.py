@@ -186,18 +186,16 @@ _CIPHERS: Mapping[str, Callable[[str], str]] = {
 """From a cipher's name to what reads it."""
 
 
+@cache
 def _spellings() -> dict[str, list[str]]:
     """From how a common word looks in a cipher to the ciphers in which it does."""
     found: dict[str, list[str]] = {}
-    for word in sorted(_COMMON):
-        for by in range(1, 26):
-            found.setdefault(_shift(by)(word), []).append(f"shift {by}")
-        found.setdefault(word.translate(_ATBASH), []).append("atbash")
-        found.setdefault(word[::-1], []).append("backwards")
+    ciphers = {f"shift {by}": _shift(by) for by in range(1, 26)}
+    ciphers |= {"atbash": _CIPHERS["atbash"], "backwards": lambda word: word[::-1]}
+    for name, write in ciphers.items():
+        for word in _COMMON:
+            found.setdefault(write(word), []).append(name)
     return found
-
-
-_SPELLINGS = _spellings()
 
 
 def _ciphers(text: str) -> Iterator[Found]:
@@ -217,7 +215,7 @@ def _ciphers_of(token: str) -> list[str]:
     """The ciphers in which a word is a common one."""
     word = token.strip(_AROUND)
     low = word.lower()
-    found = list(_SPELLINGS.get(low, ()))
+    found = list(_spellings().get(low, ()))
     if low in _COMMON:
         found.append(_PLAIN if word in (low, low.capitalize(), low.upper()) else "capitals")
     if not (word.isalpha() or word.isdigit()) and low.translate(_SIGNS) in _COMMON:
