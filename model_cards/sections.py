@@ -251,7 +251,7 @@ def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
         if record.spec.policy
         else "It knows the taxonomy that it was trained on and reads no policy of your own."
     )
-    lines.append("Languages other than English were not measured.")
+    lines.append(_languages_limit(evidence))
     measured = {row.benchmark for row in evidence.rows}
     if absent := [name for name in read_published()["items"] if name not in measured]:
         lines.append(f"Of the 13 benchmarks, {NOT_MEASURED}: {', '.join(absent)}.")
@@ -297,6 +297,16 @@ def _worst(evidence: Evidence, task: str, title: str) -> str:
     told = " and ".join(words.format(rate) for words, rate in rates.items() if rate)
     of = f"of {len(fullest)} unseen benchmarks the worst" if len(fullest) > 1 else "the only unseen benchmark"
     return f"It errs at {title}: on {worst.benchmark}, {of} ({worst.run.mode} mode, {worst.items} items), it {told}."
+
+
+def _languages_limit(evidence: Evidence) -> str:
+    found = next((one for one in evidence.attacks or () if one.name.startswith("other languages")), None)
+    if found is None or found.missed is None:
+        return f"Languages other than English: {NOT_MEASURED}."
+    return (
+        f"It learned English: of the requests that it flags in English it misses {100 * found.missed:.0f}% in other "
+        f"languages ({found.pairs} of them, {found.name.rsplit(', ', 1)[-1]})."
+    )
 
 
 def _reasoning_limit(evidence: Evidence) -> str:

@@ -170,9 +170,12 @@ def test_hostile_texts_are_shown(run: Path, tmp_path: Path) -> None:
         "harmful ones missed, normalised": 0.125,
         "harmful ones missed, as it is": None,
     }
-    trial = {"name": "Base64, think mode", "tried": 8, "failed": None, "figures": figures}
-    record = {"promise": "None.", "trials": [trial], "weights": sha256_of_run(run)}
-    assert "| Base64, think mode | 8 | 25.0 | 12.5 | - |" in section(card_of(run, tmp_path, record), "Hostile texts")
+    names = ("Base64, think mode", "other languages, verdict mode")
+    trials = [{"name": name, "tried": 8, "failed": None, "figures": figures} for name in names]
+    record = {"promise": "None.", "trials": trials, "weights": sha256_of_run(run)}
+    card = card_of(run, tmp_path, record)
+    assert "| Base64, think mode | 8 | 25.0 | 12.5 | - |" in section(card, "Hostile texts")
+    assert "it misses 12% in other languages (8 of them, verdict mode)" in section(card, "Limitations")
 
 
 def test_a_worst_benchmark_is_chosen_among_the_runs_on_most_items(run: Path, tmp_path: Path) -> None:
