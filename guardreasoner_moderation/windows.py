@@ -49,7 +49,8 @@ def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: b
         size: of a window.
         normalize: whether texts are read in plain characters, and what they say in code too.
     """
-    read = cache(normalized if normalize else as_it_is)  # of a long text it takes seconds
+    read = cache(normalized if normalize else as_it_is)  # of a long text both take seconds
+    tokenize = cache(tokenize)
     plain = _in_plain_characters(interaction, read) if normalize else interaction
     whole = _fits(plain, tokenize, size)
     pieces = [Piece(plain, tasks_of(has_response=interaction.response is not None))] if whole else []
