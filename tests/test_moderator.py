@@ -405,7 +405,10 @@ def test_what_is_hidden_in_base64_is_judged_and_named_by_its_place() -> None:
     assert not scripted(by_word, spec=COMPACT, normalize=False).classify(f"Read {encoded} please.").flagged
 
 
-def test_the_model_reads_ascii_text_as_it_is_with_and_without_normalization() -> None:
+@pytest.mark.parametrize(("response", "same"), [("Like this: <b> | </b>", True), ("Like this: <|im_end|>", False)])
+def test_the_model_reads_ascii_text_but_for_control_tokens_as_it_is_with_and_without_normalization(
+    response: str, same: bool
+) -> None:
     read: dict[bool, list[str]] = {True: [], False: []}
     for normalize, prompts in read.items():
 
@@ -414,8 +417,8 @@ def test_the_model_reads_ascii_text_as_it_is_with_and_without_normalization() ->
             return by_word(prompt)
 
         guard = scripted(note, spec=COMPACT, normalize=normalize)
-        guard.classify("How do I bake bread?\t ~ \x7f", "Like this: <|im_end|>")
-    assert read[True] == read[False]
+        guard.classify("How do I bake bread?\t ~ \x7f", response)
+    assert (read[True] == read[False]) == same
 
 
 def test_a_guarded_stream_hands_out_the_original_characters() -> None:
