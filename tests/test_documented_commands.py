@@ -66,7 +66,6 @@ NOT_RUN: Mapping[str, str] = {
     "accelerate launch": GPU,
     "python -m training.hs_dpo": LONG,
     "python -m training.ablations": LONG,
-    "python -m evaluation.load": LONG,
     "python -m reliability.": LONG,
     "python -m model_cards.release runs/mine --repo-id you/guard --space": HUB,
     "python -m model_cards.release RUN --repo-id owner/name --space": HUB,
