@@ -37,7 +37,7 @@ def decoded(text: str) -> Reading | None:
     lines: list[str] = []
     changes: list[Change] = []
     begin = 0
-    for start, end, said in sorted(_parts(text), key=lambda found: found[:2]):
+    for start, end, said in _parts(text):
         line = f"{_plain(said)}\n"
         lines.append(line)
         changes.append(Change(begin, len(line), start, end))
@@ -49,18 +49,17 @@ def decoded(text: str) -> Reading | None:
 
 def _plain(said: str) -> str:
     for _ in range(_DEPTH - 1):
-        deeper = "\n".join(inner for *_, inner in sorted(_parts(said), key=lambda found: found[:2]))
+        deeper = "\n".join(inner for *_, inner in _parts(said))
         if not deeper:
             break
         said = deeper
     return normalized(said).text.strip()
 
 
-def _parts(text: str) -> Iterator[Found]:
-    for read in _CODES:
-        for start, end, said in read(text):
-            if said.strip():
-                yield start, end, said
+def _parts(text: str) -> list[Found]:
+    """What all codes find, in the order of the text."""
+    found = [part for read in _CODES for part in read(text) if part[2].strip()]
+    return sorted(found, key=lambda part: part[:2])
 
 
 # -- Encodings ---------------------------------------------------------------------------------------------------------

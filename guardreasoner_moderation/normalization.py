@@ -75,8 +75,7 @@ def normalized(text: str) -> Reading:
     reading = as_it_is(text)
     if not (text.isascii() or (unicodedata.is_normalized("NFKC", text) and _FOLDED.search(text) is None)):
         reading = _reading(text, ((piece.start(), piece.end(), new) for piece, new in _folded(text)))
-    if _CONTROL_TOKEN.search(reading.text) is not None:
-        tokens = ((found.start(), found.end(), " ") for found in _CONTROL_TOKEN.finditer(reading.text))
+    if tokens := [(found.start(), found.end(), " ") for found in _CONTROL_TOKEN.finditer(reading.text)]:
         reading = replace(_reading(reading.text, tokens), original=reading)
     return reading if reading.text.strip() else as_it_is(text)
 

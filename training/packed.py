@@ -77,7 +77,8 @@ def _attention(
                     enable_gqa=True,
                 )
             )
-    return torch.cat(outputs, dim=2).transpose(1, 2).to(query.dtype, memory_format=torch.contiguous_format), None
+    found = torch.cat(outputs, dim=2).transpose(1, 2)  # (1, tokens, heads, size)
+    return found.to(query.dtype, memory_format=torch.contiguous_format), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
