@@ -38,8 +38,21 @@ LENGTHS = {"short": 20, "medium": 200, "long": 1500}
 
 BATCHES = (1, 8, 32)
 BUDGET = 64  # tokens of reasoning at most
-_TOPICS = ("bread", "flour", "ovens", "shelves", "prices", "staff", "holidays", "invoices", "rain", "music", "paint")
-_OPENING = "I run a small bakery and would like some advice on"
+_WHO = ("The new baker", "Our supplier", "A regular customer", "My sister", "The landlord", "One of the students")
+_DID = ("asked whether", "told us that", "wonders if", "wrote that", "would like to know whether", "is sure that")
+_WHAT = (
+    "the rye bread should rise for longer in winter",
+    "we could open an hour earlier on market days",
+    "the second oven is worth its price",
+    "fresh yeast keeps for a week in a cold room",
+    "the shelves by the window get too much sun",
+    "invoices can be paid at the end of the month",
+    "a smaller loaf would sell better in the evening",
+    "the flour from the old mill needs more water",
+    "music in the shop makes people stay longer",
+    "the holiday cakes have to be ordered in October",
+)
+_OPENING = "I run a small bakery and would like some advice."
 
 _START = """
 from guardreasoner_moderation import Moderator
@@ -96,7 +109,7 @@ def text_of(guard: Moderator, tokens: int, variant: object = 0) -> str:
     dice = random.Random(f"{tokens} {variant}")
     text = _OPENING
     while len(guard.model.engine.encode(text)) < tokens:
-        text += f" {dice.choice(_TOPICS)} and"
+        text += f" {dice.choice(_WHO)} {dice.choice(_DID)} {dice.choice(_WHAT)}."
     places = guard.model.engine.encode(text)
     return text[: places[tokens - 1][1]]
 
