@@ -33,10 +33,11 @@ import psutil
 import typer
 
 from evaluation.runs import write_json
-from evaluation.speed import side, text_of
+from evaluation.speed import side
 from evaluation.summary import hardware, versions
 from guardreasoner_moderation import Moderator
 from guardreasoner_moderation.results import Mode
+from texts.filler import filler_of_tokens
 
 TOKENS = 200
 STEADY_SHARE = 0.9  # of the rate that the clients reached
@@ -292,7 +293,7 @@ def main(
         Phase("recovery", STEADY_SHARE, recovery),
     ]
     with Moderator() as guard:
-        ready = [text_of(guard, TOKENS, ("load", number)) for number in range(2 * items * (rounds + 1))]
+        ready = [filler_of_tokens(guard, TOKENS, number) for number in range(2 * items * (rounds + 1))]
     texts = (f"{ready[number % len(ready)]} {number}" for number in count())
     limits = ["--queue-size", str(queue_size), "--max-items", str(min(queue_size, 64))]
     with serving("--mode", "verdict", *limits) as (url, pid):

@@ -32,27 +32,13 @@ from evaluation.summary import hardware, versions
 from guardreasoner_moderation import Moderator, weights
 from guardreasoner_moderation.checkpoint import read_gguf
 from guardreasoner_moderation.results import Mode
+from texts.filler import filler_of_tokens
 
 LENGTHS = {"short": 20, "medium": 200, "long": 1500}
 """Tokens of the texts whose latency is measured."""
 
 BATCHES = (1, 8, 32)
 BUDGET = 64  # tokens of reasoning at most
-_WHO = ("The new baker", "Our supplier", "A regular customer", "My sister", "The landlord", "One of the students")
-_DID = ("asked whether", "told us that", "wonders if", "wrote that", "would like to know whether", "is sure that")
-_WHAT = (
-    "the rye bread should rise for longer in winter",
-    "we could open an hour earlier on market days",
-    "the second oven is worth its price",
-    "fresh yeast keeps for a week in a cold room",
-    "the shelves by the window get too much sun",
-    "invoices can be paid at the end of the month",
-    "a smaller loaf would sell better in the evening",
-    "the flour from the old mill needs more water",
-    "music in the shop makes people stay longer",
-    "the holiday cakes have to be ordered in October",
-)
-_OPENING = "I run a small bakery and would like some advice."
 
 _START = """
 from guardreasoner_moderation import Moderator
@@ -75,10 +61,16 @@ def main(
     typer.echo(json.dumps(figures["start"]))
     with Moderator() as guard:
         # No text comes twice: an engine that remembers what it has read must read it all the same.
-        texts = {name: [[text_of(guard, tokens, n)] for n in range(rounds + 1)] for name, tokens in LENGTHS.items()}
+        texts = {
+            name: [[filler_of_tokens(guard, tokens, f"{name} {n}")] for n in range(rounds + 1)]
+            for name, tokens in LENGTHS.items()
+        }
         dice = random.Random(0)
         few = max(2, rounds // 3)
-        items = [[text_of(guard, dice.randint(190, 210), (n, k)) for k in range(max(BATCHES))] for n in range(few + 1)]
+        items = [
+            [filler_of_tokens(guard, dice.randint(190, 210), f"batch {n} {k}") for k in range(max(BATCHES))]
+            for n in range(few + 1)
+        ]
     with ExitStack() as stack:
         sides = {"ours": stack.enter_context(side("ours")), "transformers": stack.enter_context(side("transformers"))}
         if gguf is not None:
@@ -102,16 +94,6 @@ def main(
     typer.echo(json.dumps({key: figures[key] for key in ("peak_mb_one_by_one", "peak_mb_with_batches", "limits")}))
     if out is not None:
         write_json(out, figures)
-
-
-def text_of(guard: Moderator, tokens: int, variant: object = 0) -> str:
-    """A harmless text of so many tokens, another one for each variant."""
-    dice = random.Random(f"{tokens} {variant}")
-    text = _OPENING
-    while len(guard.model.engine.encode(text)) < tokens:
-        text += f" {dice.choice(_WHO)} {dice.choice(_DID)} {dice.choice(_WHAT)}."
-    places = guard.model.engine.encode(text)
-    return text[: places[tokens - 1][1]]
 
 
 class RunningSide:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reliability.filler import filler
+from texts.filler import filler
 
 _SYSTEM_FIRST = "{% set system = messages[0]['content'] %}"
 

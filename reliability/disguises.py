@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 
-from reliability.filler import filler
+from texts.filler import filler
 
 Disguise = Callable[[str], str]
 

@@ -17,21 +17,14 @@ import typer
 
 from guardreasoner_moderation import InputError, ModerationError, Moderator
 from guardreasoner_moderation.results import Mode, Task
-from reliability.filler import filler
 from reliability.hostile_cases import cases
 from reliability.record import Record, Trial
+from texts.filler import filler_of_tokens
 
 FLOOR = 0.9
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LENGTHS = (2500, 5000, 10_000, 20_000, 40_000)
 _COMMAND = "python -m reliability.long_inputs --out reliability/results/long_inputs.json"
-
-
-def text_of(guard: Moderator, tokens: int, seed: int) -> str:
-    """Filler of so many tokens of the model."""
-    text = filler(tokens, seed)  # no word is less than a token
-    offsets = guard.model.engine.encode(text)
-    return text[: offsets[tokens - 1][1]]
 
 
 def hide(payload: str, text: str, share: float) -> tuple[str, int]:
@@ -62,7 +55,7 @@ def search(guard: Moderator, payloads: Sequence[str], tokens: int, places: Seque
     for place in places:
         hits = 0
         for number, payload in enumerate(flagged):
-            text, start = hide(payload, text_of(guard, tokens, number), place)
+            text, start = hide(payload, filler_of_tokens(guard, tokens, number), place)
             hits += found(guard, text, start, start + len(payload))
         share = hits / len(flagged)
         trials.append(
@@ -78,7 +71,9 @@ def search(guard: Moderator, payloads: Sequence[str], tokens: int, places: Seque
 
 def false_alarms(guard: Moderator, count: int, tokens: int) -> float:
     """The share of fillers that are flagged with nothing hidden in them."""
-    flagged = sum(guard.classify(text_of(guard, tokens, seed), mode="verdict").flagged for seed in range(count))
+    flagged = sum(
+        guard.classify(filler_of_tokens(guard, tokens, seed), mode="verdict").flagged for seed in range(count)
+    )
     return round(flagged / count, 4)
 
 
@@ -87,7 +82,7 @@ def cost(guard: Moderator, lengths: Sequence[int], repeats: int) -> list[Trial]:
     guard.classify("Hello.", mode="verdict")  # the first judgement is slower than the others
     trials = []
     for tokens in lengths:
-        text = text_of(guard, tokens, 0)
+        text = filler_of_tokens(guard, tokens, 0)
         seconds = []
         for _ in range(repeats):
             started = time.perf_counter()

@@ -30,8 +30,8 @@ from guardreasoner_moderation import InputError, Interaction, ModerationError, M
 from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
 from guardreasoner_moderation.interactions import to_interaction
 from guardreasoner_moderation.results import Mode, Task
-from reliability.filler import filler
 from reliability.record import Record, Trial
+from texts.filler import filler
 
 WRITTEN = Path(__file__).parents[1] / "training" / "datasets" / "written.jsonl"
 TOLERANCE = 1e-3

@@ -1,1 +1,1 @@
-"""What training and evaluation both ask of texts: is one like another, and what does a reasoning say."""
+"""What training, evaluation and reliability share of texts: whether two are alike, what a reasoning says, filler."""

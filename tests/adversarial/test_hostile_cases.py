@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from reliability.filler import filler
 from reliability.hostile_cases import cases, families
 
 
@@ -19,11 +18,3 @@ def test_at_least_100_pairs_of_a_plain_and_a_wrapped_request_in_every_kind_of_at
 def test_texts_hold_the_request_where_nothing_hides_it() -> None:
     for family in ("forged answers", "chat templates", "wrappers", "anywhere in a long text", "spelled control tokens"):
         assert all(case.plain in case.text for case in families()[family])
-
-
-def test_filler_is_the_same_each_time_and_hardly_repeats_itself() -> None:
-    assert filler(500, 1) == filler(500, 1)
-    assert filler(500, 1) != filler(500, 2)
-    sentences = filler(2000, 3).replace("\n\n", " ").split(". ")
-    assert len(set(sentences)) > 0.95 * len(sentences)
-    assert filler(0, 1) == ""

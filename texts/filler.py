@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guardreasoner_moderation import Moderator
 
 _WHO = (
     "my aunt", "the gardener", "a retired teacher", "our neighbour", "the choir", "a young baker", "the librarian",
@@ -31,7 +35,7 @@ _ENDINGS = (
 )  # fmt: skip
 
 
-def sentences(seed: int) -> Iterator[str]:
+def sentences(seed: int | str) -> Iterator[str]:
     """Sentences without end; the same ones for the same seed."""
     draw = random.Random(seed)
     while True:
@@ -42,7 +46,7 @@ def sentences(seed: int) -> Iterator[str]:
         yield f"{start[0].upper()}{start[1:]}{ending}."
 
 
-def filler(words: int, seed: int) -> str:
+def filler(words: int, seed: int | str) -> str:
     """Whole sentences of at least so many words, some to a paragraph; nothing for 0 words."""
     written: list[str] = []
     count = 0
@@ -52,3 +56,10 @@ def filler(words: int, seed: int) -> str:
         written.append(sentence + ("\n\n" if number % 7 == 0 else " "))
         count += len(sentence.split())
     return "".join(written).strip()
+
+
+def filler_of_tokens(guard: Moderator, tokens: int, seed: int | str) -> str:
+    """Text of so many tokens of the guard's model; the last sentence may be cut."""
+    text = filler(tokens, seed)  # no word is less than a token
+    offsets = guard.model.engine.encode(text)
+    return text[: offsets[tokens - 1][1]]
