@@ -1,8 +1,8 @@
 """What the server costs, and what it does when it is asked for too much: real clients on a loopback port.
 
     python -m evaluation.load --out evaluation/results/load.json
-    python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 \
-        --out evaluation/results/soak.json
+    python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --clients 8 \
+        --queue-seconds 6 --out evaluation/results/soak.json
 
 First many clients, each with one request under way, take turns with the same number of items through ``classify_batch``
 in a process of its own. Then requests come by the clock, whether the ones before are answered or not: for a while at
@@ -284,7 +284,7 @@ def main(
     factor: Annotated[float, typer.Option(help="Times the capacity that the overload asks for.")] = 2.0,
     overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 60,
     recovery: Annotated[float, typer.Option(help="Seconds at nine tenths after it.")] = 15,
-    queue_size: Annotated[int, typer.Option(help="The server's: items that may wait.", min=1)] = 256,
+    queue_seconds: Annotated[float, typer.Option(help="The server's: seconds of work that may be ahead.")] = 60,
 ) -> None:
     """Measure a server of the embedded model in verdict mode."""
     phases = [
@@ -295,12 +295,10 @@ def main(
     with Moderator() as guard:
         ready = [filler_of_tokens(guard, TOKENS, number) for number in range(2 * items * (rounds + 1))]
     texts = (f"{ready[number % len(ready)]} {number}" for number in count())
-    limits = ["--queue-size", str(queue_size), "--max-items", str(min(queue_size, 64))]
-    with serving("--mode", "verdict", *limits) as (url, pid):
+    with serving("--mode", "verdict", "--queue-seconds", str(queue_seconds)) as (url, pid):
         figures = asyncio.run(measure(url, pid, texts, phases, items, clients, rounds))
-    write_json(
-        out, {**figures, "tokens": TOKENS, "queue_size": queue_size, "versions": versions(), "hardware": hardware()}
-    )
+    about = {"tokens": TOKENS, "queue_seconds": queue_seconds, "versions": versions(), "hardware": hardware()}
+    write_json(out, {**figures, **about})
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def limits(figures: Figures) -> str:
     """What the machine could do at most, and our share of it."""
     found = figures["limits"]
     peaks, verdict, token = found["peaks"], found["verdict"], found["token"]
-    measured = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in peaks.items())
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in peaks.items())
     return (
         f"Measured peaks: {measured}. A verdict of 200 tokens needs {verdict['gop']} billion operations, "
         f"{verdict['least_seconds']:.3f} s at the peak: it reaches {100 * verdict['share_of_peak']:.0f}% of it. A "
@@ -224,10 +224,6 @@ def _share(row: Figures) -> str:
 
 def _seconds(row: Figures | None) -> str:
     return "-" if row is None else f"{row['p50']:.3f} / {row['p95']:.3f} s"
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:g}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

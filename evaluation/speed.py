@@ -191,12 +191,12 @@ def compare_with_machine(latency: Mapping[str, Any]) -> dict[str, Any]:
     verdict, think = (latency[f"{mode}, medium"]["ours"] for mode in (Mode.VERDICT, Mode.THINK))
     frame = 20  # tokens of the prompt around the text
     operations = operations_to_read(shape, LENGTHS["medium"] + frame) / 1e9
-    peak = peaks.int8_gops or peaks.float_gflops
+    peak = peaks.int8_gops
     # Think mode reads the prompt twice, once for the answer without reasoning; the rest is writing.
     per_token = (think["p50"] - 2 * verdict["p50"]) / max(1, think["tokens"] - verdict["tokens"])
     gigabytes = bytes_to_write(shape, 1) / 1e9
     return {
-        "peaks": {name: value and round(value, 1) for name, value in asdict(peaks).items()},
+        "peaks": {name: round(value, 1) for name, value in asdict(peaks).items()},
         "verdict": {
             "gop": round(operations, 1),
             "least_seconds": round(operations / peak, 4),

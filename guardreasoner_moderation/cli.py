@@ -115,6 +115,10 @@ def serve(
         float, typer.Option(help="Milliseconds that an idle engine waits for more items.")
     ] = _SERVE.max_wait_ms,
     queue_size: Annotated[int, typer.Option(help="Items that may wait; beyond it 429.")] = _SERVE.queue_size,
+    queue_seconds: Annotated[
+        float | None,
+        typer.Option(help="Seconds of work that may be ahead; beyond it 429. Default: --timeout.", show_default=False),
+    ] = _SERVE.queue_seconds,
     max_streams: Annotated[int, typer.Option(help="Streaming requests at once; beyond it 429.")] = _SERVE.max_streams,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is answered with 504.")] = _SERVE.timeout,
     read_timeout: Annotated[
@@ -148,6 +152,7 @@ def serve(
         max_batch=max_batch,
         max_wait_ms=max_wait_ms,
         queue_size=queue_size,
+        queue_seconds=queue_seconds,
         max_streams=max_streams,
         timeout=timeout,
         read_timeout=read_timeout,

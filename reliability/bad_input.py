@@ -24,7 +24,7 @@ from reliability.server_surfaces import SERVER
 from reliability.surface import Outcome, try_surface
 
 SURFACES = (*CALLS, *FILES, *SERVER)
-MOST_GROWTH = 300.0  # MB from a tenth of a surface's inputs to their end
+MOST_GROWTH = 300.0  # MB from when a surface is warm to its end
 
 
 def main(

@@ -52,7 +52,16 @@ TRIALS = (
     _trial("bad_input", "Bad input"),
     _trial("server_faults", "The server: what happens when parts of it fail"),
     _trial("batch_faults", "Files: what happens to a batch job"),
-    _trial("batch_rate", "Files: the rate of long jobs"),
+    Section(
+        "batch_rate",
+        "Files: the rate of long jobs",
+        "python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json",
+    ),
+    Section(
+        "batch_rate_two_layers",
+        "Files: the rate of long jobs, with 2 layers of the model",
+        "python -m reliability.batch_rate --layers 2 --out reliability/results/batch_rate_two_layers.json",
+    ),
     _trial("training_kills", "Training: runs that are killed"),
 )
 """The records in the order of the page. ``NAME_MORE.json`` comes after ``NAME.json``, and all others come last."""
@@ -61,8 +70,8 @@ SERVER_LOADS = (
     Section(
         "soak",
         "The server under load for long",
-        "python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --queue-size 32 "
-        "--out evaluation/results/soak.json",
+        "python -m evaluation.load --rounds 1 --steady 1200 --factor 3 --overload 120 --recovery 60 --clients 8 "
+        "--queue-seconds 6 --out evaluation/results/soak.json",
     ),
     Section("load", "The server under load", "python -m evaluation.load --out evaluation/results/load.json"),
 )
@@ -170,8 +179,8 @@ def _load(section: Section, file: Path) -> str:
         "`classify_batch`. Then requests came by the clock, whether the ones before were answered or not:\n",
         _table(_LOAD_HEADINGS, [_load_row(name, phase) for name, phase in phases.items()]),
         *(
-            f"\n{phases[name]['seconds_until_normal']} s after the {name}'s last request, with up to "
-            f"{content['queue_size']} items in the queue, a verdict took no longer than the 99th percentile of the "
+            f"\n{phases[name]['seconds_until_normal']} s after the {name}'s last request, with "
+            f"`--queue-seconds {content['queue_seconds']:g}`, a verdict took no longer than the 99th percentile of the "
             "steady phase."
             for name in overloads
         ),

@@ -40,12 +40,14 @@ class Surface:
         open: makes what tries one input; it may use the folder, which is empty.
         inputs: how many a whole run tries.
         seconds: how long one input may take.
+        warm: the share of the inputs from which on memory may not grow.
     """
 
     name: str
     open: Callable[[Path], AbstractContextManager[Try]]
     inputs: int
     seconds: float = 20.0
+    warm: float = 0.1
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class Outcome:
         outcomes: what came of them, and how often.
         failures: what went wrong, with the number of the input, for a person.
         slowest: seconds of the slowest input.
-        memory: resident MB after a tenth of the inputs, and after all.
+        memory: resident MB once the surface is warm, and after all inputs.
     """
 
     tried: int = 0
@@ -77,7 +79,7 @@ class Outcome:
                 "judged or accepted": judged,
                 "refused with an error of ours": self.tried - judged - len(self.failures),
                 "slowest, s": round(self.slowest, 1),
-                "memory after a tenth, MB": round(self.memory[0]),
+                "memory once warm, MB": round(self.memory[0]),
                 "memory at the end, MB": round(self.memory[1]),
             },
         )
@@ -117,7 +119,7 @@ def try_surface(surface: Surface, folder: Path, *, inputs: int, seed: int) -> Ou
             outcome.outcomes[word] += 1
             outcome.slowest = max(outcome.slowest, time.perf_counter() - started)
             outcome.tried += 1
-            if number == inputs // 10:
+            if number == int(inputs * surface.warm):
                 outcome.memory = (_resident(), 0.0)
     outcome.memory = (outcome.memory[0], _resident())
     return outcome

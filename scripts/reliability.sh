@@ -4,10 +4,10 @@
 #     scripts/reliability.sh             or: make reliability
 #     scripts/reliability.sh NAME...     only these, such as: batch_faults training_kills soak
 #
-# Takes hours, on a machine that does nothing else (batch_rate judges 113,000 rows). Each trial replaces its own record.
-# One that fails does not stop the others; it is named at the end, and the exit code is 1. Needs pip install -e '.[dev]';
-# where root runs it on Linux, a small disk in memory is mounted to be filled. The order and the commands are in
-# reliability/pages.py. Of the environment: PYTHON.
+# Takes hours, on a machine that does nothing else. Each trial replaces its own record. One that fails does not stop the
+# others; it is named at the end, and the exit code is 1. Needs pip install -e '.[dev]'; where root runs it on Linux, a
+# small disk in memory is mounted to be filled. The order and the commands are in reliability/pages.py. Of the
+# environment: PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -95,9 +95,10 @@ def test_a_full_queue_turns_away_and_what_was_accepted_is_judged() -> None:
         assert served.classify({"items": ["d", "e"]}).status_code == 200
 
 
-def test_what_would_wait_past_the_timeout_is_turned_away_at_once() -> None:
+@pytest.mark.parametrize("limit", [{"timeout": 3}, {"queue_seconds": 3}])
+def test_what_would_be_done_too_late_is_turned_away_at_once(limit: dict[str, Any]) -> None:
     engine = Watched()
-    with serving(engine, max_batch=1, timeout=3) as served:
+    with serving(engine, max_batch=1, **limit) as served:
         release = threading.Timer(0.8, engine.open.set)
         engine.open.clear()
         release.start()
@@ -307,6 +308,9 @@ def test_a_shutdown_finishes_what_was_accepted() -> None:
         ({"mode": ["think"]}, "unknown mode"),
         ({"timeout": "60"}, "timeout must be a finite number, found '60'"),
         ({"max_items": 10**5000}, "max_items must be at most"),
+        ({"queue_seconds": 0}, "queue_seconds must be above 0 and at most timeout (60), found 0"),
+        ({"queue_seconds": 61}, "queue_seconds must be above 0 and at most timeout (60), found 61"),
+        ({"queue_seconds": "5"}, "queue_seconds must be a finite number, found '5'"),
         ({"queue_size": 8}, "max_items (64) is more than queue_size (8)"),
         ({"api_key": " "}, "the API key is empty"),
         ({"api_key": 7}, "the API key is not text"),

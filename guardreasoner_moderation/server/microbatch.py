@@ -83,7 +83,8 @@ class MicroBatcher:
         max_batch: items in a batch at most.
         max_wait: seconds that an idle engine waits for more items.
         capacity: items that may wait.
-        patience: seconds after which a result is of no use; what would have to wait longer is not accepted.
+        patience: seconds that the work under way and waiting may take, as recent batches went; what would make it more
+            is not accepted.
         observer: is told of batches and of the queue.
     """
 

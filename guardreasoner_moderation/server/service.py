@@ -36,7 +36,7 @@ class Service:
             max_batch=settings.max_batch,
             max_wait=settings.max_wait_ms / 1000,
             capacity=settings.queue_size,
-            patience=settings.timeout,
+            patience=settings.patience,
             observer=metrics,
         )
         self._streams = StreamPool(guard, settings.max_streams, metrics.on_streams)

@@ -21,8 +21,9 @@ class ServerSettings:
         mode: how requests are judged that do not ask for a mode.
         max_batch: how many items go to the engine together at most.
         max_wait_ms: how long, in milliseconds, an engine with nothing to do waits for more items before it starts.
-        queue_size: how many items may wait for the engine; what does not fit, or would wait past the timeout as recent
-            batches went, is answered with 429.
+        queue_size: how many items may wait for the engine; what does not fit is answered with 429.
+        queue_seconds: how many seconds the work that is under way and that waits may take, as recent batches went; what
+            would take longer is answered with 429. It bounds the wait behind an overload. None: ``timeout``.
         max_streams: how many requests with ``stream: true`` may run at once.
         timeout: seconds that a request may take before it is answered with 504; also the time that a shutdown gives
             to what was accepted.
@@ -41,6 +42,7 @@ class ServerSettings:
     max_batch: int = 32
     max_wait_ms: float = 5.0
     queue_size: int = 256
+    queue_seconds: float | None = None
     max_streams: int = 4
     timeout: float = 60.0
     read_timeout: float = 20.0
@@ -57,6 +59,10 @@ class ServerSettings:
         for name in _POSITIVE:
             if finite_number(name, getattr(self, name)) <= 0:
                 raise InputError(f"{name} must be above 0, found {shown(getattr(self, name))}")
+        if not 0 < finite_number("queue_seconds", self.patience) <= self.timeout:
+            raise InputError(
+                f"queue_seconds must be above 0 and at most timeout ({self.timeout:g}), found {shown(self.patience)}"
+            )
         if not 0 <= finite_number("max_wait_ms", self.max_wait_ms) <= 10_000:
             raise InputError(f"max_wait_ms must be from 0 to 10000, found {shown(self.max_wait_ms)}")
         whole_number("port", self.port, least=0, most=65_535)
@@ -75,6 +81,11 @@ class ServerSettings:
             raise InputError("the API key is not text")
         if not key.strip():
             raise InputError("the API key is empty; leave it out to let everyone in")
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which an item must be expected to be done to be accepted."""
+        return self.timeout if self.queue_seconds is None else self.queue_seconds
 
     @property
     def max_body_bytes(self) -> int:

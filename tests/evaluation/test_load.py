@@ -42,7 +42,7 @@ def texts() -> Iterator[str]:
 @pytest.mark.usefixtures("embedded")
 def test_a_real_server_is_measured() -> None:
     phases = [Phase("steady", 0.5, 1.5), Phase("overload", 1.5, 1.5), Phase("recovery", 0.5, 1.0)]
-    with serving("--mode", "verdict", "--queue-size", "64") as (url, pid):
+    with serving("--mode", "verdict", "--queue-seconds", "30") as (url, pid):
         figures = asyncio.run(measure(url, pid, texts(), phases, items=8, clients=4, rounds=1))
     assert figures["throughput"]["server_to_batch"] > 0
     assert set(figures["phases"]) == {"steady", "overload", "recovery"}

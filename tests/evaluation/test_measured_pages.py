@@ -19,7 +19,7 @@ SPEED = {
     "peak_mb_one_by_one": {"ours": 500, "transformers": 2000},
     "peak_mb_with_batches": {"ours": 900, "transformers": 2000},
     "limits": {
-        "peaks": {"float_gflops": 100.0, "int8_gops": None, "read_gbs": 20.0},
+        "peaks": {"float_gflops": 100.0, "int8_gops": 200.0, "read_gbs": 20.0},
         "verdict": {"gop": 40.0, "least_seconds": 0.05, "share_of_peak": 0.5},
         "token": {"gigabytes": 0.135, "seconds": 0.01, "least_seconds": 0.005, "share_of_peak": 0.5},
     },
@@ -67,7 +67,7 @@ def test_what_was_not_measured_is_said_with_the_command(tmp_path: Path) -> None:
         ("latency", "| verdict, short | 0.100 / 0.200 s | 0.100 / 0.200 s | 2.00 |"),
         ("throughput", "| think, batch 32 | 2.50 items/s | 1.00 items/s | 2.00 |"),
         ("memory", "| one text at a time | 500 MB | 2,000 MB | 0.25 |"),
-        ("limits", "float gflops 100, int8 gops not measured, read gbs 20."),
+        ("limits", "float gflops 100, int8 gops 200, read gbs 20."),
         ("rates", "| `verdict` | 10.00 | 27.8 h |"),
     ],
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from evaluation.speed import race
-from evaluation.speed_limits import bytes_to_write, operations_to_read
+from evaluation.speed_limits import bytes_to_write, measure_peaks, operations_to_read
 from guardreasoner_moderation.checkpoint import LlamaShape
 from guardreasoner_moderation.results import Mode
 
@@ -51,6 +51,11 @@ def test_plain_transformers_writes_as_many_tokens_as_ours_did() -> None:
     row = race(sides, [["a", "b"], ["c", "d"]], Mode.THINK)  # type: ignore[arg-type]
     assert row["ours"]["tokens"] == row["transformers"]["tokens"] == 3
     assert row["ours"]["items_per_second"] == 2
+
+
+def test_the_machine_is_measured_with_the_engines_own_products() -> None:
+    peaks = measure_peaks(256)
+    assert min(peaks.float_gflops, peaks.int8_gops, peaks.read_gbs) > 0.1
 
 
 def test_bytes_of_a_token_are_those_of_all_matrices() -> None:

@@ -26,6 +26,15 @@ def test_two_sizes_are_measured_with_the_real_command(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["rate.json"]
 
 
+def test_the_model_can_be_cut_to_its_first_layers(tmp_path: Path) -> None:
+    out = tmp_path / "rate.json"
+    batch_rate.main(out, [8], layers=1, rounds=1)
+    record = Record.load(out)
+    assert record.command.startswith("python -m reliability.batch_rate --layers 1 --size 8 --out")
+    assert (record.trials[0].tried, record.trials[0].failed) == (1, 0)
+    assert [file.name for file in tmp_path.iterdir()] == ["rate.json"]
+
+
 def test_a_longer_file_that_is_slower_or_loses_rows_counts_as_failed() -> None:
     runs = {
         10: [

@@ -72,7 +72,7 @@ def test_load_is_shown_with_its_statuses_its_times_and_its_memory(tmp_path: Path
         "throughput": {"clients": 32, "server_to_batch": 0.937},
         "phases": {"steady": {**PHASE, "verdict_seconds": None}, "overload": {**PHASE, "seconds_until_normal": 0.2}},
         "tokens": 200,
-        "queue_size": 32,
+        "queue_seconds": 6.0,
         "versions": {},
         "hardware": "2 cores",
     }
@@ -81,7 +81,7 @@ def test_load_is_shown_with_its_statuses_its_times_and_its_memory(tmp_path: Path
     assert "got 93.7% of the rate" in page
     assert "| overload | 60 | 300.0% | 100 | 70 | 25 | 2 | 5 | 0.5 | 0.7 | 0.8 |" in page
     assert "| steady | 60 | 300.0% | 100 | 70 | 25 | 2 | 5 | - | - | - |" in page
-    assert "0.2 s after the overload's last request, with up to 32 items in the queue, a verdict took" in page
+    assert "0.2 s after the overload's last request, with `--queue-seconds 6`, a verdict took" in page
     assert "| overload | 100 | 110 | 120 | 190 | 140 | 150 | 190 |" in page
 
 
