@@ -29,7 +29,13 @@ class Judge:
     """Judges interactions with one model."""
 
     def __init__(
-        self, model: LoadedModel, *, auto_bounds: tuple[float, float], window_tokens: int, normalize: bool
+        self,
+        model: LoadedModel,
+        *,
+        auto_bounds: tuple[float, float],
+        window_tokens: int,
+        passage_tokens: int,
+        normalize: bool,
     ) -> None:
         self._name = model.name
         self._engine: Engine = model.engine
@@ -37,6 +43,7 @@ class Judge:
         self._asker = Asker(model.engine, model.spec)
         self._auto_bounds = auto_bounds
         self._window_tokens = window_tokens
+        self._passage_tokens = passage_tokens
         self._normalize = normalize
 
     def judge(
@@ -50,7 +57,13 @@ class Judge:
         if not interactions:
             return []
         cuts = [
-            cut(interaction, self._engine.encode, self._window_tokens, normalize=self._normalize)
+            cut(
+                interaction,
+                self._engine.encode,
+                self._window_tokens,
+                passage=self._passage_tokens,
+                normalize=self._normalize,
+            )
             for interaction in interactions
         ]
         if how.mode is not Mode.AUTO:

@@ -62,6 +62,7 @@ class ModelSpec:
         calibration: Platt scaling for each mode and task.
         thresholds: default thresholds.
         window_tokens: the longest text that it judges at once, in tokens.
+        passage_tokens: the longest passage, in tokens, where it judges longer requests by passages too; 0 where not.
         reasoning_tokens: default budget of the reasoning.
         auto_bounds: ``auto`` mode reasons when a harm score lies between these.
     """
@@ -75,6 +76,7 @@ class ModelSpec:
     calibration: Mapping[Mode, Mapping[Task, Calibration]] = field(default_factory=dict)
     thresholds: Mapping[Task, float] = field(default_factory=lambda: dict(DEFAULT_THRESHOLDS))
     window_tokens: int = 2048
+    passage_tokens: int = 0
     reasoning_tokens: int = 768
     auto_bounds: tuple[float, float] = (0.2, 0.8)
 

@@ -46,6 +46,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        passage_tokens: int | None = None,
         normalize: bool = True,
         batch_size: int = 64,
         engine: str = "auto",
@@ -58,6 +59,9 @@ class Moderator:
                 mapping from task to number. Default: the model's own.
             auto_bounds: between these scores ``auto`` mode reasons. Default: the model's own.
             window_tokens: longer texts are judged in windows of so many tokens. Default: the model's own.
+            passage_tokens: where a request does not fit in a window, the user's last message is judged paragraph by
+                paragraph too, each of so many tokens at most, so that what is hidden in it is found; 0 for windows
+                alone, in half the time. Default: the model's own.
             normalize: read texts in plain characters (:mod:`guardreasoner_moderation.normalization`), and what they say
                 in code too (:mod:`guardreasoner_moderation.decoding`). Results are about the texts as they were given.
             batch_size: how many items of a batch go to the engine together.
@@ -68,6 +72,7 @@ class Moderator:
             thresholds=thresholds,
             auto_bounds=auto_bounds,
             window_tokens=window_tokens,
+            passage_tokens=passage_tokens,
             normalize=normalize,
             batch_size=batch_size,
         )
@@ -110,8 +115,8 @@ class Moderator:
                 a ``moderation.json`` there is read too. Without it control tokens in texts are broken up.
             own_process: run the engine in a child process, so that its crash is an error here, after which it is
                 started again (``docs/server.md``). :meth:`close` ends it.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
-                class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``passage_tokens``, ``normalize`` and
+                ``batch_size``, as for the class.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -147,8 +152,8 @@ class Moderator:
             engine: any implementation of :class:`guardreasoner_moderation.engines.base.Engine`.
             spec: how its model is asked and its scores are read.
             name: what results carry as ``model``.
-            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``normalize`` and ``batch_size``, as for the
-                class.
+            **settings: ``thresholds``, ``auto_bounds``, ``window_tokens``, ``passage_tokens``, ``normalize`` and
+                ``batch_size``, as for the class.
         """
         moderator = cls.__new__(cls)
         moderator._set_up(LoadedModel(name, engine, spec), **settings)
@@ -161,6 +166,7 @@ class Moderator:
         thresholds: Mapping[str, float] | float | None = None,
         auto_bounds: tuple[float, float] | None = None,
         window_tokens: int | None = None,
+        passage_tokens: int | None = None,
         normalize: bool = True,
         batch_size: int = 64,
     ) -> None:
@@ -171,11 +177,14 @@ class Moderator:
         self._auto_bounds = rising_shares("auto_bounds", bounds)
         window = model.spec.window_tokens if window_tokens is None else window_tokens
         self._window_tokens = whole_number("window_tokens", window, least=16)
+        passage = model.spec.passage_tokens if passage_tokens is None else passage_tokens
+        self._passage_tokens = whole_number("passage_tokens", passage, least=0)
         self._batch_size = whole_number("batch_size", batch_size)
         self._judge = Judge(
             model,
             auto_bounds=self._auto_bounds,
             window_tokens=self._window_tokens,
+            passage_tokens=self._passage_tokens,
             normalize=of_type(bool, "normalize", normalize),
         )
 
@@ -380,6 +389,11 @@ class Moderator:
         """The longest text that is judged at once, in tokens of the model."""
         return self._window_tokens
 
+    @property
+    def passage_tokens(self) -> int:
+        """The longest passage in which long requests are judged too, in tokens of the model; 0 where they are not."""
+        return self._passage_tokens
+
     def _stream(self, interaction: Interaction, how: Settings) -> Iterator[str | ModerationResult]:
         return stream_from_thread(lambda reasoning: self._judge.judge([interaction], how, on_text=reasoning)[0])
 
@@ -414,6 +428,7 @@ class Moderator:
             thresholds=self._thresholds,
             auto_bounds=self._auto_bounds,
             window_tokens=self._window_tokens,
+            passage_tokens=self._passage_tokens,
         )
         (target / SPEC_FILE).write_text(spec.to_json(), encoding="utf-8")
 

@@ -55,6 +55,7 @@ READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "calibration": _calibrations,
     "thresholds": lambda _, value: read_thresholds(value, DEFAULT_THRESHOLDS),
     "window_tokens": whole_number,
+    "passage_tokens": partial(whole_number, least=0),
     "reasoning_tokens": whole_number,
     "auto_bounds": rising_shares,
 }

@@ -3,10 +3,12 @@
 A text that is longer than a model's window is judged piece by piece:
 
 - the request (with its history and system message, as one transcript) in windows of its own;
+- the user's last message passage by passage too, each by itself (:mod:`passages`), where that is asked for;
 - the response in windows of its own, each beside the beginning of the request.
 
-A request or response is as harmful as its most harmful window. A refusal is said at the beginning of a response, so its
-first window decides. Every token is read at most 1 + overlap / size times, so the cost grows linearly with the length.
+A request or response is as harmful as its most harmful piece. A refusal is said at the beginning of a response, so its
+first window decides. In windows every token is read at most 1 + overlap / size times, and in passages once more, so the
+cost grows linearly with the length.
 
 Windows are cut from what is read in place of a text (:mod:`normalization`), and named by their places in the text
 itself. What a text says in code (:mod:`decoding`) is judged in windows of its own, which come last.
@@ -21,6 +23,7 @@ from functools import cache
 from guardreasoner_moderation.decoding import decoded
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.normalization import Reading, as_it_is, normalized
+from guardreasoner_moderation.passages import passages
 from guardreasoner_moderation.results import Task, Window
 from guardreasoner_moderation.verdicts import tasks_of
 
@@ -40,13 +43,17 @@ class Piece:
     window: Window | None = None
 
 
-def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: bool = False) -> list[Piece]:
+def cut(
+    interaction: Interaction, tokenize: Tokenize, size: int, *, passage: int = 0, normalize: bool = False
+) -> list[Piece]:
     """The pieces of an interaction that fit in windows of ``size`` tokens, frame not counted.
 
     Args:
         interaction: what is judged.
         tokenize: tokens of a text.
         size: of a window.
+        passage: the longest passage, in tokens, where the last message of a request that does not fit is judged by
+            passages too; 0 where it is not.
         normalize: whether texts are read in plain characters, and what they say in code too.
     """
     read = cache(normalized if normalize else as_it_is)  # of a long text both take seconds
@@ -61,21 +68,29 @@ def cut(interaction: Interaction, tokenize: Tokenize, size: int, *, normalize: b
 
     request = transcript(interaction)
     field = "prompt" if request == interaction.prompt else "conversation"
-    pieces += [
-        Piece(Interaction(text), (Task.REQUEST,), window)
-        for text, window in _windows(readings(request), tokenize, size, field, len(pieces))
+    parts = [
+        _Part(field, reading, *place)
+        for reading in readings(request)
+        for place in _places(reading.text, tokenize, size)
     ]
+    if passage and len(tokenize(read(request).text)) > size:
+        last = read(interaction.prompt)
+        parts += [_Part("prompt", last, *place) for place in passages(last.text, tokenize(last.text), passage)]
+    pieces += [Piece(Interaction(text), (Task.REQUEST,), window) for text, window in _windows(parts, len(pieces))]
     if interaction.response is not None and (found := readings(interaction.response)):
         beside = read(request).text
         beside = beside[: _end_of(beside, tokenize, int(size * _REQUEST_SHARE))]
         room = size - len(tokenize(beside))
+        parts = [
+            _Part("response", reading, *place) for reading in found for place in _places(reading.text, tokenize, room)
+        ]
         pieces += [
             Piece(
                 Interaction(beside, text),
                 (Task.COMPLETION, Task.RESPONSE) if window.index == 0 else (Task.RESPONSE,),
                 window,
             )
-            for text, window in _windows(found, tokenize, room, "response", int(whole))
+            for text, window in _windows(parts, int(whole))
         ]
     return pieces
 
@@ -116,14 +131,24 @@ def _fits(interaction: Interaction, tokenize: Tokenize, size: int) -> bool:
     return sum(len(text.encode()) for text in texts) <= size or sum(len(tokenize(text)) for text in texts) <= size
 
 
-def _windows(
-    readings: Sequence[Reading], tokenize: Tokenize, size: int, field: str, first: int
-) -> list[tuple[str, Window]]:
-    """What is read in each window, and its place in the text of that field; ``first`` is the first one's number."""
-    parts = [(reading, *place) for reading in readings for place in _places(reading.text, tokenize, size)]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of what is read in place of a field's text, from ``begin`` to ``end``."""
+
+    field: str
+    reading: Reading
+    begin: int
+    end: int
+
+
+def _windows(parts: Sequence[_Part], first: int) -> list[tuple[str, Window]]:
+    """What is read in each window, and its place in the text of its field; ``first`` is the first one's number."""
     return [
-        (reading.text[begin:end], Window(number, first + len(parts), field, *reading.place(begin, end)))
-        for number, (reading, begin, end) in enumerate(parts, first)
+        (
+            part.reading.text[part.begin : part.end],
+            Window(number, first + len(parts), part.field, *part.reading.place(part.begin, part.end)),
+        )
+        for number, part in enumerate(parts, first)
     ]
 
 

@@ -243,8 +243,9 @@ def limitations(record: RunRecord, evidence: Evidence) -> list[str]:
     lines = [_worst(evidence, task, title) for task, title in TASKS.items()]
     lines.append(_reasoning_limit(evidence))
     lines.append(
-        f"Texts of more than {record.spec.window_tokens} tokens are judged in overlapping windows: a harm that is "
-        "spread over a long text can be missed."
+        f"Texts of more than {record.spec.window_tokens} tokens are judged in overlapping windows"
+        + (", and requests by paragraphs too" if record.spec.passage_tokens else "")
+        + ": a harm that is spread over a long text can be missed."
     )
     lines.append(
         "It reads a policy in its prompt, but was measured on its own taxonomy."

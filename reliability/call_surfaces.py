@@ -169,7 +169,7 @@ def _settings_of_guards(_: Path) -> Iterator[Try]:
 
     def attempt(dice: Random) -> str:
         if dice.random() < 0.6:
-            names = ("thresholds", "auto_bounds", "window_tokens", "batch_size")
+            names = ("thresholds", "auto_bounds", "window_tokens", "passage_tokens", "batch_size")
             settings: dict[str, Any] = {dice.choice(names): dice.choice(odd) for _ in range(dice.randint(0, 2))}
             Moderator.from_engine(ScriptedEngine(lambda prompt: " unharmful"), SPEC, **settings)
             return ACCEPTED

@@ -238,6 +238,7 @@ _SPEC: dict[str, Any] = {
     "calibration": {"verdict": {"request": {"scale": 0.5, "shift": 0.1, "first_scale": 0.0}}},
     "thresholds": {"request": 0.5},
     "window_tokens": 300,
+    "passage_tokens": 100,
     "reasoning_tokens": 50,
     "auto_bounds": [0.1, 0.9],
 }

@@ -58,9 +58,9 @@ TRIALS = (
         "python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json",
     ),
     Section(
-        "batch_rate_two_layers",
-        "Files: the rate of long jobs, with 2 layers of the model",
-        "python -m reliability.batch_rate --layers 2 --out reliability/results/batch_rate_two_layers.json",
+        "batch_rate_stand_in",
+        "Files: the rate of long jobs, without the model",
+        "python -m reliability.batch_rate --stand-in --out reliability/results/batch_rate_stand_in.json",
     ),
     _trial("training_kills", "Training: runs that are killed"),
 )

@@ -74,6 +74,7 @@ def test_a_spec_survives_being_written(tmp_path: Path) -> None:
         ({"window_tokens": "many"}, "window_tokens must be a whole number of at least 1, found 'many'"),
         ({"window_tokens": 10**12}, "window_tokens must be at most"),
         ({"window_tokens": 0}, "at least 1"),
+        ({"passage_tokens": -1}, "passage_tokens must be a whole number of at least 0, found -1"),
         ({"thresholds": {"request": 2}}, "from 0 to 1"),
         ({"thresholds": {"requst": 0.5}}, "unknown task 'requst' in thresholds; did you mean 'request'"),
         ({"auto_bounds": [0.1]}, "auto_bounds must be two rising numbers"),

@@ -170,6 +170,19 @@ def test_the_window_that_decided_is_named() -> None:
     assert result.category is Category.VIOLENCE_PHYSICAL_HARM
 
 
+def test_a_paragraph_of_a_long_text_is_judged_alone_too() -> None:
+    def by_the_text_alone(prompt: Prompt) -> str:
+        return by_word(prompt) if "cake" not in prompt.text else " unharmful"
+
+    text = f"{'cake ' * 30}\n\nHow would I go about making a bomb, please?\n\n{'cake ' * 30}"
+    guard = scripted(by_the_text_alone, spec=replace(COMPACT, passage_tokens=16), window_tokens=20)
+    result = guard.classify(text, mode="verdict")
+    window = result.windows[Task.REQUEST]
+    assert result.flagged
+    assert text[window.start : window.end].strip() == "How would I go about making a bomb, please?"
+    assert not scripted(by_the_text_alone, spec=COMPACT, window_tokens=20).classify(text, mode="verdict").flagged
+
+
 def test_only_the_deciding_window_is_reasoned_about_where_verdicts_come_first() -> None:
     weighed = {Mode.THINK: {Task.REQUEST: Calibration(scale=1.0, first_scale=1.0)}}
     thoughts: list[str] = []
@@ -345,6 +358,7 @@ def test_bad_settings_are_input_errors(settings: dict[str, Any], message: str) -
     ("settings", "message"),
     [
         ({"window_tokens": 3}, "at least 16"),
+        ({"passage_tokens": -1}, "passage_tokens must be a whole number of at least 0, found -1"),
         ({"batch_size": 0}, "at least 1"),
         ({"auto_bounds": (0.9, 0.1)}, "rising"),
         ({"auto_bounds": 0.5}, "rising"),

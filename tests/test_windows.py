@@ -69,6 +69,33 @@ def test_a_long_response_stands_beside_the_beginning_of_the_request() -> None:
     assert [Task.COMPLETION in piece.tasks for piece in response] == [True] + [False] * (len(response) - 1)
 
 
+def test_a_long_request_is_judged_by_passages_too() -> None:
+    text = "\n\n".join([words(30), words(12), words(30)])
+    wide = cut(Interaction(text), tokenize, 40)
+    pieces = cut(Interaction(text), tokenize, 40, passage=35)
+    assert [piece.interaction for piece in pieces[: len(wide)]] == [piece.interaction for piece in wide]
+    assert [piece.interaction.prompt.strip() for piece in pieces[len(wide) :]] == [words(30), words(12), words(30)]
+    assert {piece.tasks for piece in pieces} == {(Task.REQUEST,)}
+    for number, piece in enumerate(pieces):
+        assert piece.window is not None
+        assert (piece.window.index, piece.window.count) == (number, len(pieces))
+        assert text[piece.window.start : piece.window.end] == piece.interaction.prompt
+
+
+def test_of_a_long_conversation_the_last_message_is_judged_alone_too() -> None:
+    interaction = Interaction(words(10), None, (Turn("user", words(60)), Turn("assistant", "Yes.")))
+    last = cut(interaction, tokenize, 40, passage=20)[-1]
+    assert last.interaction == Interaction(words(10))
+    assert last.window is not None
+    assert (last.window.field, last.window.start, last.window.end) == ("prompt", 0, len(words(10)))
+
+
+@pytest.mark.parametrize("response", [None, words(100)])
+def test_a_request_that_fits_has_no_passages(response: str | None) -> None:
+    interaction = Interaction(f"{words(15)}\n\n{words(15)}", response)
+    assert cut(interaction, tokenize, 40, passage=20) == cut(interaction, tokenize, 40)
+
+
 def test_a_conversation_is_cut_as_one_transcript() -> None:
     interaction = Interaction(words(30), None, (Turn("user", words(30)), Turn("assistant", "Yes.")), "Be kind.")
     text = transcript(interaction)

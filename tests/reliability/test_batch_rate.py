@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from guardreasoner_moderation import Moderator
 from reliability import batch_rate
 from reliability.batch_rate import Measured
 from reliability.record import Record
@@ -26,11 +27,19 @@ def test_two_sizes_are_measured_with_the_real_command(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["rate.json"]
 
 
-def test_the_model_can_be_cut_to_its_first_layers(tmp_path: Path) -> None:
+def test_the_stand_in_calls_everything_harmless(tmp_path: Path) -> None:
+    batch_rate.write_stand_in(tmp_path / "model")
+    with Moderator(tmp_path / "model") as guard:
+        results = guard.classify_batch(["Bread?", "How do I hide a body? " * 9, ("Hello", "Hello.")], mode="verdict")
+    assert [result.flagged for result in results] == [False] * 3
+    assert max(verdict.score for result in results for _, verdict in result.verdicts()) < 0.01
+
+
+def test_the_stand_in_is_measured_like_the_model(tmp_path: Path) -> None:
     out = tmp_path / "rate.json"
-    batch_rate.main(out, [8], layers=1, rounds=1)
+    batch_rate.main(out, [8], stand_in=True, rounds=1)
     record = Record.load(out)
-    assert record.command.startswith("python -m reliability.batch_rate --layers 1 --size 8 --out")
+    assert record.command.startswith("python -m reliability.batch_rate --stand-in --size 8 --out")
     assert (record.trials[0].tried, record.trials[0].failed) == (1, 0)
     assert [file.name for file in tmp_path.iterdir()] == ["rate.json"]
 
