@@ -7,7 +7,9 @@
     RUNS/CELL/samples.jsonl                   answers of this cell's model, where another goes on from its hard samples
     RUNS/CELL/cell.json                       written last: the cell is finished
 
-Each part goes on where a kill has stopped it.
+Each part goes on where a kill has stopped it. ``plan.json``, ``cell.json`` and the log-odds are enough for the report,
+and for a cell not to be trained again: git keeps these of ``evaluation/results/ablations``, so that a grid can be
+finished on several machines, one after the other.
 """
 
 from __future__ import annotations
@@ -65,12 +67,19 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
         Whether there was anything to do.
 
     Raises:
-        InputError: the folder holds a cell of other settings or data, or no sampled item is hard.
+        InputError: the folder holds a cell of other settings or data, the adapter that it goes on from is not there, or
+            no sampled item is hard.
     """
     folder = runs / cell.name
     identity = identify(cell, grid, pool)
     if is_finished(folder, identity):
         return False
+    first = runs / cell.start if cell.start else None
+    if first is not None and not (first / "run" / "adapter").is_dir():
+        raise InputError(
+            f"{cell.name} goes on from the adapter of {cell.start}, which is not in {first / 'run'}: it was trained "
+            f"elsewhere; remove {first} to train it here"
+        )
     typer.echo(f"\n== {cell.name}")
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / _PLAN_FILE, identity)

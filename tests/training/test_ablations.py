@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,21 @@ def test_a_cell_of_another_grid_is_refused(folder: Path) -> None:
     result = run(folder, "--rate", "1000")
     assert result.exit_code == 2
     assert "holds a cell with another grid; choose another --out" in result.output
+
+
+def test_what_is_kept_of_a_cell_is_enough_for_the_report_but_not_to_go_on_from(folder: Path) -> None:
+    (folder / "grid.yaml").write_text(ONE_CELL)
+    assert run(folder, "--rate", "1000").exit_code == 0
+    for part in ("run", "data"):
+        shutil.rmtree(folder / "cells" / "all" / part)
+    assert run(folder).output == "every cell is finished\n"
+    assert run(folder, "--report", str(folder / "ablations.json")).exit_code == 0
+    again = "  - {name: again, kind: difficult, start: all, items: 8}\ncomparisons"
+    (folder / "grid.yaml").write_text(ONE_CELL.replace("comparisons", again))
+    result = run(folder, "--rate", "1000")
+    assert result.exit_code == 2
+    assert "again goes on from the adapter of all, which is not in" in result.output
+    assert not (folder / "cells" / "again").exists()
 
 
 def test_a_report_of_nothing_is_refused(folder: Path) -> None:
