@@ -35,7 +35,7 @@ def render(result: ModerationResult, *, with_reasoning: bool = True) -> Renderab
         parts.append(_steps(result))
     for window in dict.fromkeys(result.windows.values()):
         where = f"characters {window.start} to {window.end} of the {window.field}"
-        parts.append(Text(f"long text: window {window.index + 1} of {window.count} decided ({where})", style="dim"))
+        parts.append(Text(f"long text: part {window.index + 1} of {window.count} decided ({where})", style="dim"))
     usage = result.usage
     cost = f"{result.mode} mode, {usage.prompt_tokens} tokens read, {usage.completion_tokens} written"
     return Group(*parts, Text(f"{cost}, {usage.seconds:.2f} s", style="dim"))

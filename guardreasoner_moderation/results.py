@@ -110,8 +110,8 @@ class Window:
     """The part of a long input that decided a verdict.
 
     Attributes:
-        index: number of the deciding window, from 0.
-        count: how many windows the input was cut into, those with decoded parts of it last.
+        index: number of the deciding part, from 0.
+        count: how many parts the input was judged in: windows, then windows of what it says in code, then passages.
         field: the text that was cut: "prompt", "response" or "conversation".
         start, end: the window's place in that text as it was given, in characters.
     """

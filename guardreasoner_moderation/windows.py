@@ -11,7 +11,7 @@ first window decides. In windows every token is read at most 1 + overlap / size 
 cost grows linearly with the length.
 
 Windows are cut from what is read in place of a text (:mod:`normalization`), and named by their places in the text
-itself. What a text says in code (:mod:`decoding`) is judged in windows of its own, which come last.
+itself. What a text says in code (:mod:`decoding`) is judged in windows of its own, which come after them.
 """
 
 from __future__ import annotations

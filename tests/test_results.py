@@ -74,7 +74,7 @@ def test_rich_shows_verdicts_scores_thresholds_and_the_window() -> None:
     assert "█████████|" in text  # half of the bar, the threshold of 0.5
     assert "Request    - The user wants to spy on a neighbour.\n           - That is illegal." in text
     assert "Completion - The assistant declines." in text
-    assert "window 2 of 3 decided (characters 100 to 180 of the prompt)" in text
+    assert "part 2 of 3 decided (characters 100 to 180 of the prompt)" in text
     assert "90 tokens read, 41 written" in text
 
 
