@@ -284,7 +284,7 @@ def main(
     factor: Annotated[float, typer.Option(help="Times the capacity that the overload asks for.")] = 2.0,
     overload: Annotated[float, typer.Option(help="Seconds of overload.")] = 60,
     recovery: Annotated[float, typer.Option(help="Seconds at nine tenths after it.")] = 15,
-    queue_seconds: Annotated[float, typer.Option(help="The server's: seconds of work that may be ahead.")] = 60,
+    queue_seconds: Annotated[float, typer.Option(help="The server's: seconds of work that may be ahead.")] = 30,
 ) -> None:
     """Measure a server of the embedded model in verdict mode."""
     phases = [

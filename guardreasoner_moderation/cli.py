@@ -117,7 +117,9 @@ def serve(
     queue_size: Annotated[int, typer.Option(help="Items that may wait; beyond it 429.")] = _SERVE.queue_size,
     queue_seconds: Annotated[
         float | None,
-        typer.Option(help="Seconds of work that may be ahead; beyond it 429. Default: --timeout.", show_default=False),
+        typer.Option(
+            help="Seconds of work that may be ahead; beyond it 429. Default: half of --timeout.", show_default=False
+        ),
     ] = _SERVE.queue_seconds,
     max_streams: Annotated[int, typer.Option(help="Streaming requests at once; beyond it 429.")] = _SERVE.max_streams,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is answered with 504.")] = _SERVE.timeout,

@@ -95,7 +95,7 @@ def test_a_full_queue_turns_away_and_what_was_accepted_is_judged() -> None:
         assert served.classify({"items": ["d", "e"]}).status_code == 200
 
 
-@pytest.mark.parametrize("limit", [{"timeout": 3}, {"queue_seconds": 3}])
+@pytest.mark.parametrize("limit", [{"timeout": 6}, {"queue_seconds": 3}])
 def test_what_would_be_done_too_late_is_turned_away_at_once(limit: dict[str, Any]) -> None:
     engine = Watched()
     with serving(engine, max_batch=1, **limit) as served:

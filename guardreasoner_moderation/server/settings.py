@@ -23,7 +23,8 @@ class ServerSettings:
         max_wait_ms: how long, in milliseconds, an engine with nothing to do waits for more items before it starts.
         queue_size: how many items may wait for the engine; what does not fit is answered with 429.
         queue_seconds: how many seconds the work that is under way and that waits may take, as recent batches went; what
-            would take longer is answered with 429. It bounds the wait behind an overload. None: ``timeout``.
+            would take longer is answered with 429. It bounds the wait behind an overload. None: half of ``timeout``, so
+            that what is accepted is done in time even if it takes twice as long as was expected.
         max_streams: how many requests with ``stream: true`` may run at once.
         timeout: seconds that a request may take before it is answered with 504; also the time that a shutdown gives
             to what was accepted.
@@ -85,7 +86,7 @@ class ServerSettings:
     @property
     def patience(self) -> float:
         """Seconds within which an item must be expected to be done to be accepted."""
-        return self.timeout if self.queue_seconds is None else self.queue_seconds
+        return self.timeout / 2 if self.queue_seconds is None else self.queue_seconds
 
     @property
     def max_body_bytes(self) -> int:
