@@ -27,12 +27,15 @@ class Side(Protocol):
 
 
 class Ours:
-    """A moderator as users call it, on any of its engines."""
+    """A moderator as users call it, on any of its engines, but for long texts, which it reads in windows alone.
+
+    Paragraphs are a second reading that the others do not do.
+    """
 
     def __init__(self, model: str = "embedded", **options: Any) -> None:
         from guardreasoner_moderation import Moderator
 
-        self._guard = Moderator.from_pretrained(model, **options)
+        self._guard = Moderator.from_pretrained(model, passage_tokens=0, **options)
 
     def judge(self, texts: Sequence[str], mode: Mode, tokens: int) -> list[int]:
         """See :meth:`Side.judge`; this side ends by itself, and ``tokens`` is its budget."""
