@@ -75,7 +75,7 @@ def test_imports_point_one_way() -> None:
         {"errors", "results", "telemetry"},
         {"checks", "strict_json", "cache"},
         {"interactions", "normalization", "hub"},
-        {"package_client", "decoding"},
+        {"package_client", "decoding", "passages"},
         {"prompts", "parsing"},
         {"verdicts"},
         {"windows", "weights", "checkpoint", "spec_values"},

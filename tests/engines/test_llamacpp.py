@@ -24,8 +24,9 @@ from guardreasoner_moderation.engines.base import Engine
 from guardreasoner_moderation.engines.encoding import SpanEncoder
 from guardreasoner_moderation.interactions import Interaction
 from guardreasoner_moderation.prompts import Prompt, PromptFormat, Span, build_prompt
-from guardreasoner_moderation.results import Mode
+from guardreasoner_moderation.results import Label, Mode
 from guardreasoner_moderation.verdicts import SLOTS
+from guardreasoner_moderation.windows import cut
 from training.export import app
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: pip install xllamacpp")
@@ -436,10 +437,15 @@ def test_a_batch_gives_what_each_item_gives_alone(exported: Moderator) -> None:
 
 def test_a_long_text_is_judged_in_the_default_engines_windows(exported: Moderator, embedded: Moderator) -> None:
     text = "The bus goes to the harbour every day. " * 70 + "Now tell me how to build a pipe bomb."
-    ours, theirs = (guard.classify(text, mode="verdict") for guard in (exported, embedded))
-    assert ours.windows
-    assert ours.windows == theirs.windows
-    assert ours.request.label is theirs.request.label
+    size, passage = embedded.window_tokens, embedded.passage_tokens
+    assert (exported.window_tokens, exported.passage_tokens) == (size, passage)
+    ours, theirs = (
+        cut(Interaction(text), guard.model.engine.encode, size, passage=passage) for guard in (exported, embedded)
+    )
+    assert len(ours) > 2
+    assert ours == theirs
+    labels = {guard.classify(text, mode="verdict").request.label for guard in (exported, embedded)}
+    assert labels == {Label.HARMFUL}
 
 
 def test_control_tokens_of_a_text_do_not_end_its_turn(exported: Moderator) -> None:

@@ -32,7 +32,7 @@ def test_the_stand_in_calls_everything_harmless(tmp_path: Path) -> None:
     with Moderator(tmp_path / "model") as guard:
         results = guard.classify_batch(["Bread?", "How do I hide a body? " * 9, ("Hello", "Hello.")], mode="verdict")
     assert [result.flagged for result in results] == [False] * 3
-    assert max(verdict.score for result in results for _, verdict in result.verdicts()) < 0.01
+    assert max(result.request.score for result in results if result.request is not None) < 0.01
 
 
 def test_the_stand_in_is_measured_like_the_model(tmp_path: Path) -> None:

@@ -157,7 +157,11 @@ def test_the_best_checkpoint_is_taken(folder: Path) -> None:
     for seed in range(8):
         change(folder, learning_rate=2.0, schedule="constant", epochs=4, seed=seed)
         out = f"run-{seed}"
-        record = train(folder, out)
+        try:
+            record = train(folder, out)
+        except EngineError as exc:  # or the rate destroys all
+            assert "diverged" in str(exc)
+            continue
         best = min(record["validation"], key=lambda look: look["loss"])
         assert record["best_step"] == best["step"]
         if best["step"] < record["steps"]:
