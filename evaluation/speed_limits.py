@@ -63,12 +63,11 @@ def _int8_gops(size: int) -> float:
         norm_epsilon=1e-5,
     )
     dice = np.random.default_rng(0)
-    sizes = {"self_attn.q": (size, size), "self_attn.k": (size, size), "self_attn.v": (size, size)}
-    sizes |= {"self_attn.o": (size, size), "mlp.gate": (4 * size, size), "mlp.up": (4 * size, size)}
-    sizes |= {"mlp.down": (size, 4 * size)}
+    sizes = {f"self_attn.{part}": (size, size) for part in "qkvo"}
+    sizes |= {"mlp.gate": (4 * size, size), "mlp.up": (4 * size, size), "mlp.down": (size, 4 * size)}
     tensors: dict[str, NDArray[np.float32]] = {
-        f"model.layers.0.{name}_proj.weight": dice.standard_normal(rows, dtype=np.float32)
-        for name, rows in sizes.items()
+        f"model.layers.0.{name}_proj.weight": dice.standard_normal(shape_of, dtype=np.float32)
+        for name, shape_of in sizes.items()
     }
     norms = ("model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm")
     tensors |= {f"{name}.weight": np.ones(size, dtype=np.float32) for name in norms}

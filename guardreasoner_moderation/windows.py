@@ -68,11 +68,7 @@ def cut(
 
     request = transcript(interaction)
     field = "prompt" if request == interaction.prompt else "conversation"
-    parts = [
-        _Part(field, reading, *place)
-        for reading in readings(request)
-        for place in _places(reading.text, tokenize, size)
-    ]
+    parts = _parts(field, readings(request), tokenize, size)
     if passage and len(tokenize(read(request).text)) > size:
         last = read(interaction.prompt)
         parts += [_Part("prompt", last, *place) for place in passages(last.text, tokenize(last.text), passage)]
@@ -81,9 +77,7 @@ def cut(
         beside = read(request).text
         beside = beside[: _end_of(beside, tokenize, int(size * _REQUEST_SHARE))]
         room = size - len(tokenize(beside))
-        parts = [
-            _Part("response", reading, *place) for reading in found for place in _places(reading.text, tokenize, room)
-        ]
+        parts = _parts("response", found, tokenize, room)
         pieces += [
             Piece(
                 Interaction(beside, text),
@@ -139,6 +133,11 @@ class _Part:
     reading: Reading
     begin: int
     end: int
+
+
+def _parts(field: str, readings: Sequence[Reading], tokenize: Tokenize, size: int) -> list[_Part]:
+    """The windows of a field's text, in all of its readings."""
+    return [_Part(field, reading, *place) for reading in readings for place in _places(reading.text, tokenize, size)]
 
 
 def _windows(parts: Sequence[_Part], first: int) -> list[tuple[str, Window]]:
