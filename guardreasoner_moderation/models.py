@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from guardreasoner_moderation.engines.base import Engine
 
 SPEC_FILE = "moderation.json"
-CONVERTER_VERSION = 2  # part of the cache key; raised when the conversion to CTranslate2 writes something else
+CONVERTER_VERSION = 3  # part of the cache key; raised when the conversion to CTranslate2 writes something else
 SHORT_NAMES: Mapping[str, str] = {"embedded": "smollm2-135m"}
 """Names of the adapters that the package ships, and their folders."""
 

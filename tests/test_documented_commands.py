@@ -83,7 +83,7 @@ SCORE = re.compile(
     r"""^(\w+): (\w+) \(score ([\d.]+)\)|"label": ?"(\w+)", ?"score": ?([\d.]+)|judged (\w+) .*?, score ([\d.]+)""",
     re.MULTILINE,
 )
-TOLERANCE = 0.2
+TOLERANCE = 0.1
 """By how much a score may differ from the page's."""
 
 

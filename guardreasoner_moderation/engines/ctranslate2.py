@@ -31,6 +31,7 @@ from guardreasoner_moderation.engines.base import (
     score_words,
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, read_tokenizer
+from guardreasoner_moderation.engines.int8 import quantize_rows
 from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError
 from guardreasoner_moderation.prompts import Prompt
@@ -79,27 +80,34 @@ def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = 
     tensors = checkpoint.tensors
     embedding = tensors["model.embed_tokens.weight"]
     spec.decoder.scale_embeddings = False
-    spec.decoder.embeddings.weight = embedding
-    spec.decoder.projection.weight = tensors.get("lm_head.weight", embedding)
+
+    def set_weight(layer: common_spec.LinearSpec | common_spec.EmbeddingsSpec, weight: NDArray[np.float32]) -> None:
+        if quantization is None:
+            layer.weight = weight
+        else:  # not by the library, whose integers are too large for processors without VNNI
+            layer.weight, layer.weight_scale = quantize_rows(weight)
+
+    set_weight(spec.decoder.embeddings, embedding)
+    set_weight(spec.decoder.projection, tensors.get("lm_head.weight", embedding))
     spec.decoder.layer_norm.gamma = tensors["model.norm.weight"]
     for number, layer in enumerate(spec.decoder.layer):
         name = f"model.layers.{number}"
         layer.self_attention.layer_norm.gamma = tensors[f"{name}.input_layernorm.weight"]
         layer.ffn.layer_norm.gamma = tensors[f"{name}.post_attention_layernorm.weight"]
-        layer.self_attention.linear[0].weight = np.concatenate(
-            [tensors[f"{name}.self_attn.{part}_proj.weight"] for part in "qkv"]
-        )
-        layer.self_attention.linear[1].weight = tensors[f"{name}.self_attn.o_proj.weight"]
-        layer.ffn.linear_0.weight = tensors[f"{name}.mlp.gate_proj.weight"]
-        layer.ffn.linear_0_noact.weight = tensors[f"{name}.mlp.up_proj.weight"]
-        layer.ffn.linear_1.weight = tensors[f"{name}.mlp.down_proj.weight"]
+        projections = [tensors[f"{name}.self_attn.{part}_proj.weight"] for part in "qkv"]
+        set_weight(layer.self_attention.linear[0], np.concatenate(projections))
+        set_weight(layer.self_attention.linear[1], tensors[f"{name}.self_attn.o_proj.weight"])
+        set_weight(layer.ffn.linear_0, tensors[f"{name}.mlp.gate_proj.weight"])
+        set_weight(layer.ffn.linear_0_noact, tensors[f"{name}.mlp.up_proj.weight"])
+        set_weight(layer.ffn.linear_1, tensors[f"{name}.mlp.down_proj.weight"])
     spec.register_vocabulary(checkpoint.tokens)
     spec.config.bos_token = checkpoint.bos_token
     spec.config.eos_token = checkpoint.eos_token
     spec.config.unk_token = checkpoint.tokens[0]
     spec.config.layer_norm_epsilon = shape.norm_epsilon
     spec.validate()
-    spec.optimize(quantization=quantization)
+    if quantization is None:
+        spec.optimize()  # the output projection is the embedding; scales in int8 must not be shared
     spec.save(str(folder))
     checkpoint.tokenizer.save(str(folder / "tokenizer.json"))
     about = {"eos_token": checkpoint.eos_token, "context_tokens": shape.context, "tokens": checkpoint.tokens}

@@ -86,12 +86,11 @@ def test_the_adapter_is_added_as_peft_adds_it(checkpoint: Checkpoint) -> None:
 
 
 def test_int8_and_float32_agree_on_nearly_every_verdict(embedded: Moderator, float32: CTranslate2Engine) -> None:
-    # On 300 items of the validation split 99% (evaluation/results/quantization.json); here are 50 written texts, of
-    # which a processor with AVX2 alone judges 47 alike.
+    # On 300 items of the validation split 99% (evaluation/results/quantization.json); here are 50 written texts.
     words = [["harmful", "unharmful"]] * len(TEXTS)
     pairs = zip(embedded.model.engine.score(prompts(), words), float32.score(prompts(), words), strict=True)
     same = [(a["harmful"] > a["unharmful"]) == (b["harmful"] > b["unharmful"]) for a, b in pairs]
-    assert np.mean(same) >= 0.92
+    assert np.mean(same) >= 0.96
 
 
 def test_token_ids_are_the_reference_tokenizers_on_1000_strings(checkpoint: Checkpoint) -> None:
