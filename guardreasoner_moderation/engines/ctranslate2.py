@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("CT2_USE_MKL", "0")
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
+_THREADS_OF_A_BATCH = 2  # among others: they go on where the others have ended
 _BATCH_TOKENS = 1024  # of the prompts; larger batches are no faster to read, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
@@ -242,23 +243,26 @@ class CTranslate2Engine:
             self._generators = None
 
     def _generator(self, workers: int) -> ctranslate2.Generator:
-        """The model, loaded for so many batches at once; the threads are shared out among them."""
-        import ctranslate2
-
+        """The model, loaded for so many batches at once."""
+        if self._device == "cpu" and self._threads == _THREADS_OF_A_BATCH:
+            workers = self._threads  # a batch among others has all threads too: one copy of the weights serves both
         with self._loading:
             if self._generators is None:
                 raise EngineError("this engine is closed")
             if workers not in self._generators:
-                try:
-                    self._generators[workers] = ctranslate2.Generator(
-                        str(self._folder),
-                        device=self._device,
-                        inter_threads=workers,
-                        intra_threads=max(1, self._threads // workers),
-                    )
-                except (RuntimeError, ValueError) as exc:
-                    raise EngineError(f"CTranslate2 cannot load {self._folder}: {exc}") from exc
+                self._generators[workers] = self._load(workers)
             return self._generators[workers]
+
+    def _load(self, workers: int) -> ctranslate2.Generator:
+        import ctranslate2
+
+        threads = self._threads if workers == 1 else min(self._threads, _THREADS_OF_A_BATCH)
+        try:
+            return ctranslate2.Generator(
+                str(self._folder), device=self._device, inter_threads=workers, intra_threads=threads
+            )
+        except (RuntimeError, ValueError) as exc:
+            raise EngineError(f"CTranslate2 cannot load {self._folder}: {exc}") from exc
 
     def _encode_for_call(self, prompt: Prompt, max_new_tokens: int) -> Query:
         """Token ids of the first span, whose state CTranslate2 keeps, and of the rest."""
@@ -292,21 +296,26 @@ class CTranslate2Engine:
     ) -> Iterator[list[Any]]:
         """The results of each batch, in order.
 
-        One batch has all threads. Several run side by side on a thread each, which shortens none of them but is up to
-        twice as fast for all: a token is too little work to share.
+        One batch has all threads. Several run side by side, as many as there are cores, which is up to twice as fast
+        for all: a token is too little work for many threads to share.
         """
         import ctranslate2
 
+        workers = 1 if one_by_one or len(batches) < 2 or self._device != "cpu" else self._threads
         options: dict[str, Any] = {}
-        if sampling is not None:
+        if sampling is None:
+            generator = self._generator(workers)
+        else:
+            # A thread takes the seed once, with its first random number, so that only a new one starts from it.
+            if self._generators is None:
+                raise EngineError("this engine is closed")
             ctranslate2.set_random_seed(sampling.seed)
+            generator = self._load(workers)
             options = {
                 "sampling_topk": 0,
                 "sampling_topp": sampling.top_p,
                 "sampling_temperature": sampling.temperature,
             }
-        workers = 1 if one_by_one or len(batches) < 2 or self._device != "cpu" else self._threads
-        generator = self._generator(workers)
         running: deque[list[Any]] = deque()
         try:
             for batch, callback in zip(batches, callbacks or [None] * len(batches), strict=True):

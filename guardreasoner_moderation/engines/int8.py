@@ -30,5 +30,6 @@ def quantize_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
         part = np.maximum(sign * weight, 0)
         np.maximum(pair, (part[:, 0::2] + part[:, 1::2]).max(axis=1), out=pair)
     step = np.maximum(largest / LARGEST, pair / LARGEST_PAIR)
-    scale = 1 / np.where(step == 0, 1, step).astype(np.float32)
+    step[step == 0] = 1
+    scale = np.reciprocal(step)
     return np.rint(weight * scale[:, None]).astype(np.int8), scale

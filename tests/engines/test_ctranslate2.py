@@ -16,7 +16,8 @@ import pytest
 
 from guardreasoner_moderation import EngineError, IncompatibleModelError, Moderator, weights
 from guardreasoner_moderation.checkpoint import Checkpoint, add_lora, read_gguf
-from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine
+from guardreasoner_moderation.engines.base import Sampling
+from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine, convert
 from guardreasoner_moderation.engines.encoding import SpanEncoder
 from guardreasoner_moderation.engines.transformers import TransformersEngine, llama_from_checkpoint
 from guardreasoner_moderation.interactions import Interaction
@@ -206,6 +207,35 @@ def test_reasoning_in_a_batch_is_what_it_is_alone(embedded: Moderator) -> None:
         assert result.request is not None
         assert result.request.reasoning == alone.request.reasoning
         assert result.request.score == pytest.approx(alone.request.score, abs=1e-3)
+
+
+def test_sampling_is_repeatable_by_its_seed(embedded: Moderator) -> None:
+    some = [build_prompt(Interaction(text), PromptFormat.COMPACT, Mode.THINK) for text in TEXTS[:2]]
+
+    def draw(seed: int) -> list[str]:
+        sampling = Sampling(temperature=1.5, top_p=0.95, seed=seed)
+        return [one.text for one in embedded.model.engine.generate(some, max_new_tokens=9, sampling=sampling)]
+
+    drawn = [draw(seed) for seed in (0, 1, 0, 1)]
+    assert drawn[:2] == drawn[2:]
+    assert drawn[0] != drawn[1]
+
+
+def test_two_threads_give_what_one_gives_with_one_copy_of_the_weights(tiny_gguf: Path, tmp_path: Path) -> None:
+    convert(read_gguf(tiny_gguf), tmp_path)
+    some = [build_prompt(Interaction("ab " * size), PromptFormat.COMPACT, Mode.THINK) for size in (1, 90, 40)]
+    written: list[list[str]] = []
+    for threads in (1, 2):
+        engine = CTranslate2Engine(tmp_path, threads=threads)
+        alone = [engine.generate([prompt], max_new_tokens=8)[0].text for prompt in some]
+        assert [one.text for one in engine.generate(some, max_new_tokens=8)] == alone
+        assert engine._generators is not None
+        assert len(engine._generators) == 1
+        written.append(alone)
+        engine.close()
+        with pytest.raises(EngineError, match="this engine is closed"):
+            engine.generate(some, max_new_tokens=8, sampling=Sampling())
+    assert written[0] == written[1]
 
 
 def test_a_prompt_beyond_the_context_is_an_error(embedded: Moderator) -> None:
