@@ -8,7 +8,7 @@ demo: .venv-demo/installed
 	.venv-demo/$(BIN)/python examples/demo.py
 
 test: .venv/installed
-	.venv/$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	.venv/$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
 
 lint: .venv/installed
 	.venv/$(BIN)/ruff check .

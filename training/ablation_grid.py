@@ -112,11 +112,21 @@ class Grid:
                 _insist(f"cell of {comparison.claim}", name, names)
 
     def cell(self, name: str) -> Cell:
-        """The cell of a name."""
+        """The cell of a name.
+
+        Raises:
+            InputError: there is none.
+        """
+        _insist("cell", name, [cell.name for cell in self.cells])
         return next(cell for cell in self.cells if cell.name == name)
 
     def modes(self, cell: Cell) -> tuple[Mode, ...]:
-        """How a cell is measured: in verdict mode if it learned that, and in think mode if it learned to think."""
+        """How a cell is measured: as it learned to answer, but in slow think mode for comparisons alone."""
+        asked = {one for comparison in self.comparisons for one in comparison.asked}
+        return tuple(mode for mode in self.learned(cell) if mode is not Mode.THINK or (cell.name, mode.value) in asked)
+
+    def learned(self, cell: Cell) -> tuple[Mode, ...]:
+        """How a cell's adapter can be asked."""
         share = self.cell(cell.start).think_share if cell.start else cell.think_share
         return (*((Mode.VERDICT,) if share < 1 else ()), *((Mode.THINK,) if share > 0 else ()))
 
@@ -130,7 +140,7 @@ def read_grid(path: Path) -> Grid:
     grid = read_strictly(path, Grid)
     for comparison in grid.comparisons:
         for name, mode in comparison.asked:
-            if mode not in grid.modes(grid.cell(name)):
+            if mode not in grid.learned(grid.cell(name)):
                 raise InputError(f"{path}: {comparison.claim} needs {name} in {mode} mode, which it does not learn")
     return grid
 

@@ -34,8 +34,8 @@ from training.ablation_grid import Cell, Grid, read_grid
 from training.ablation_report import write_report
 from training.data import TRAIN, Example, LabelledInteraction, read_interactions
 
-SECONDS_AN_ITEM: Mapping[Mode, float] = {Mode.VERDICT: 0.15, Mode.THINK: 0.7}
-"""About what judging a short item takes on two cores; with conversion and loading, half a minute more for each cell."""
+SECONDS_AN_ITEM: Mapping[Mode, float] = {Mode.VERDICT: 0.4, Mode.THINK: 1.2}
+"""About what judging a short item takes on a slow core; conversion and loading take half a minute for each cell."""
 
 _HARD_SHARE = 0.2  # of sampled items, to be expected; the cost of HS-DPO depends on it
 _DPO_SLOWNESS = 3.0  # padded pairs in float32 and the reference's pass, against packed sequences
@@ -48,6 +48,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the cells' run folders; finished ones are skipped.")],
     report: Annotated[Path | None, typer.Option(help="Train nothing; write the figures of the finished cells.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Tell the cost and stop.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A cell to run; repeat for several. Default: all.")] = None,
     rate: Annotated[float | None, typer.Option(help="Tokens of training a second; default: measured first.")] = None,
 ) -> None:
     """Train and measure the cells of a grid."""
@@ -58,7 +59,8 @@ def main(
             write_report(grid, pool, out, report)
             typer.echo(f"written: {report}")
             return
-        waiting = [cell for cell in grid.cells if not is_finished(out / cell.name, identify(cell, grid, pool))]
+        named = [grid.cell(name) for name in only or [cell.name for cell in grid.cells]]
+        waiting = [cell for cell in named if not is_finished(out / cell.name, identify(cell, grid, pool))]
         tell_cost(waiting, grid, pool, rate)
         if not estimate:
             for cell in waiting:

@@ -66,6 +66,7 @@ def test_every_cell_is_trained_measured_compared_and_then_skipped(folder: Path) 
     cells = report["cells"]
     assert (cells["all"]["verdict"]["n"], cells["all"]["think"]["n"]) == (3, 2)
     assert "think" not in cells["labels"]
+    assert "think" not in cells["few"]  # no comparison asks for it
     assert "verdict" not in cells["short"]
     assert len(cells["all"]["verdict"]["f1"]) == 3
     assert cells["few"]["steps"] < cells["all"]["steps"]
@@ -92,6 +93,14 @@ def test_the_cost_is_told_without_training(folder: Path) -> None:
     assert result.exit_code == 0
     assert "tokens of training a second" in result.output
     assert not (folder / "cells").exists()
+
+
+def test_some_cells_can_be_run_alone(folder: Path) -> None:
+    result = run(folder, "--rate", "1000", "--only", "labels", "--only", "few", "--estimate")
+    assert "2 of 6 cells to train" in result.output
+    assert run(folder, "--only", "lables").exit_code == 2
+    assert run(folder, "--rate", "1000", "--only", "labels").exit_code == 0
+    assert [path.name for path in (folder / "cells").iterdir()] == ["labels"]
 
 
 def test_a_cell_of_another_grid_is_refused(folder: Path) -> None:
