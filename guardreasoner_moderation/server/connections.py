@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from h11 import LocalProtocolError
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ class TimedProtocol(_Protocol):
         if self.unread is not None:
             self.unread.cancel()
             self.unread = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP. Where the request has its answer already there is nothing more to say."""
+        try:
+            super().send_400_response(msg)
+        except LocalProtocolError:
+            self.transport.close()
 
     def _expect_head(self) -> None:
         if self in self.heads or self.transport.is_closing():

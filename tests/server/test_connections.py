@@ -128,6 +128,20 @@ def test_too_many_connections_without_a_request_end_from_the_oldest(monkeypatch:
         assert slow[2].recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_what_is_no_http_after_an_early_answer_ends_the_connection_quietly(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer comes before the body, whose next piece has no size."""
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(server, head) as client:
+        first = client.recv(65536)
+        client.sendall(b"no size\r\n")
+        rest, _ = answer_of(client)
+    assert first.startswith(b"HTTP/1.1 415 ")
+    assert b"HTTP/1.1" not in rest
+    assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []
+
+
 def test_a_client_that_does_not_read_is_cut_off(server: Served) -> None:
     """It asks for more than the system's buffers hold."""
     times = 20_000_000 // len(server.client.get("/openapi.json").content)
