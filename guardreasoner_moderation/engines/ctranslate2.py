@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("CT2_USE_MKL", "0")
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
-_THREADS_OF_A_BATCH = 2  # among others: they go on where the others have ended
+_FEW_BATCHES = 4
 _BATCH_TOKENS = 1024  # of the prompts; larger batches are no faster to read, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
@@ -145,10 +145,10 @@ class CTranslate2Engine:
         self._device = device
         self._threads = threads or available_threads()
         self._loading = threading.Lock()
-        self._generators: dict[int, ctranslate2.Generator] | None = {}
+        self._generators: dict[tuple[int, int], ctranslate2.Generator] | None = {}
         # Its threads must not be met by the interpreter's end, which would abort the process.
         weakref.finalize(self, self._generators.clear)
-        self._generator(1)
+        self._generator(*self._sharing(1))
 
     def generate(
         self,
@@ -242,27 +242,37 @@ class CTranslate2Engine:
         with self._loading:
             self._generators = None
 
-    def _generator(self, workers: int) -> ctranslate2.Generator:
-        """The model, loaded for so many batches at once."""
-        if self._device == "cpu" and self._threads == _THREADS_OF_A_BATCH:
-            workers = self._threads  # a batch among others has all threads too: one copy of the weights serves both
+    def _generator(self, workers: int, threads: int) -> ctranslate2.Generator:
+        """The model, loaded for so many batches at once, with so many threads for each."""
         with self._loading:
             if self._generators is None:
                 raise EngineError("this engine is closed")
-            if workers not in self._generators:
-                self._generators[workers] = self._load(workers)
-            return self._generators[workers]
+            if (workers, threads) not in self._generators:
+                self._generators[workers, threads] = self._load(workers, threads)
+            return self._generators[workers, threads]
 
-    def _load(self, workers: int) -> ctranslate2.Generator:
+    def _load(self, workers: int, threads: int) -> ctranslate2.Generator:
         import ctranslate2
 
-        threads = self._threads if workers == 1 else min(self._threads, _THREADS_OF_A_BATCH)
         try:
             return ctranslate2.Generator(
                 str(self._folder), device=self._device, inter_threads=workers, intra_threads=threads
             )
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 cannot load {self._folder}: {exc}") from exc
+
+    def _sharing(self, batches: int) -> tuple[int, int]:
+        """How many of so many batches run at once, and with how many threads each.
+
+        A few have all threads, two at a time: a text is read with and without reasoning side by side, and its reasoning
+        goes on with all threads where the other has ended. Many run on a thread each, since a token is too little work
+        to share; but with two threads that gains too little for a second copy of the weights.
+        """
+        if self._device != "cpu":
+            return 1, self._threads
+        if batches <= _FEW_BATCHES or self._threads <= 2:
+            return min(2, self._threads), self._threads
+        return self._threads, 1
 
     def _encode_for_call(self, prompt: Prompt, max_new_tokens: int) -> Query:
         """Token ids of the first span, whose state CTranslate2 keeps, and of the rest."""
@@ -294,23 +304,20 @@ class CTranslate2Engine:
         sampling: Sampling | None = None,
         one_by_one: bool = False,
     ) -> Iterator[list[Any]]:
-        """The results of each batch, in order.
-
-        One batch has all threads. Several run side by side, as many as there are cores, which is up to twice as fast
-        for all: a token is too little work for many threads to share.
-        """
+        """The results of each batch, in order."""
         import ctranslate2
 
-        workers = 1 if one_by_one or len(batches) < 2 or self._device != "cpu" else self._threads
+        workers, threads = self._sharing(1 if one_by_one else len(batches))
+        side_by_side = workers > 1 and len(batches) > 1 and not one_by_one
         options: dict[str, Any] = {}
         if sampling is None:
-            generator = self._generator(workers)
+            generator = self._generator(workers, threads)
         else:
-            # A thread takes the seed once, with its first random number, so that only a new one starts from it.
+            # A thread takes the seed once, with its first random number: one that is new, and alone, starts from it.
             if self._generators is None:
                 raise EngineError("this engine is closed")
             ctranslate2.set_random_seed(sampling.seed)
-            generator = self._load(workers)
+            generator = self._load(1, self._threads)
             options = {
                 "sampling_topk": 0,
                 "sampling_topp": sampling.top_p,
@@ -328,11 +335,11 @@ class CTranslate2Engine:
                         return_logits_vocab=return_logits_vocab,
                         end_token=self._eos_token,
                         callback=callback,
-                        asynchronous=workers > 1,
+                        asynchronous=side_by_side,
                         **options,
                     )
                 )
-                if workers == 1 or len(running) > workers:  # results hold the logits of every token: few may wait
+                if not side_by_side or len(running) > workers:  # results hold the logits of every token: few may wait
                     yield _results(running.popleft())
             while running:
                 yield _results(running.popleft())
