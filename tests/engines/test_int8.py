@@ -20,7 +20,9 @@ from guardreasoner_moderation.results import Mode
 from guardreasoner_moderation.rotation import orthogonal
 
 WEIGHTS = arrays(
-    np.float32, st.tuples(st.integers(1, 4), st.sampled_from([2, 6, 16])), elements=st.floats(-9, 9, width=32)
+    np.float32,
+    st.tuples(st.integers(1, 4), st.sampled_from([2, 6, 16])),
+    elements=st.floats(-9, 9, width=32, allow_subnormal=False),
 )
 
 
