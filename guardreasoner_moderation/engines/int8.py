@@ -30,6 +30,5 @@ def quantize_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
         part = np.maximum(sign * weight, 0)
         np.maximum(pair, (part[:, 0::2] + part[:, 1::2]).max(axis=1), out=pair)
     step = np.maximum(largest / LARGEST, pair / LARGEST_PAIR)
-    step[step == 0] = 1
-    scale = np.reciprocal(step)
+    scale = np.reciprocal(np.maximum(step, np.finfo(np.float32).tiny))  # of a row of zeros it is finite too
     return np.rint(weight * scale[:, None]).astype(np.int8), scale
