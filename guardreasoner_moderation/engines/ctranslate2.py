@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("CT2_USE_MKL", "0")
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
-_FEW_BATCHES = 4
+_FEW_BATCHES = 4  # as a text in think mode has, or a few windows of a long one
 _BATCH_TOKENS = 1024  # of the prompts; larger batches are no faster to read, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
@@ -242,11 +242,13 @@ class CTranslate2Engine:
         with self._loading:
             self._generators = None
 
-    def _generator(self, workers: int, threads: int) -> ctranslate2.Generator:
-        """The model, loaded for so many batches at once, with so many threads for each."""
+    def _generator(self, workers: int, threads: int, *, new: bool = False) -> ctranslate2.Generator:
+        """The model, loaded for so many batches at once, with so many threads for each; a new one is not kept."""
         with self._loading:
             if self._generators is None:
                 raise EngineError("this engine is closed")
+            if new:
+                return self._load(workers, threads)
             if (workers, threads) not in self._generators:
                 self._generators[workers, threads] = self._load(workers, threads)
             return self._generators[workers, threads]
@@ -314,10 +316,8 @@ class CTranslate2Engine:
             generator = self._generator(workers, threads)
         else:
             # A thread takes the seed once, with its first random number: one that is new, and alone, starts from it.
-            if self._generators is None:
-                raise EngineError("this engine is closed")
             ctranslate2.set_random_seed(sampling.seed)
-            generator = self._load(1, self._threads)
+            generator = self._generator(1, self._threads, new=True)
             options = {
                 "sampling_topk": 0,
                 "sampling_topp": sampling.top_p,
