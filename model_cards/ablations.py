@@ -33,11 +33,11 @@ def render_ablations(grid: Path = GRID, results: Path = RESULTS) -> str:
     try:
         for cell in cells:
             lines += _rows(cell, measured["cells"].get(cell["name"]))
-        lines += ["", "| claim | first against second | n | difference of F1, points |", "|---|---|--:|--:|"]
+        lines += ["", "| claim | first against second | n | F1, points | AUPRC, points |", "|---|---|--:|--:|--:|"]
         for claim, found in measured["claims"].items():
             lines += [_difference(claim, one) for one in found["comparisons"]]
         if not measured["claims"]:
-            lines.append(f"| {NOT_MEASURED} | | | |")
+            lines.append(f"| {NOT_MEASURED} | | | | |")
         lines += ["", _note(measured["about"])]
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(f"{results} is not what training.ablations writes: {exc!r}") from exc
@@ -59,19 +59,21 @@ def _rows(cell: Mapping[str, Any], found: Mapping[str, Any] | None) -> list[str]
     rows = []
     for mode in _MODES:
         if figures := found.get(mode):
-            others = [figures[key] for key in ("accuracy", "auprc", "calibration_error")]
-            shares = ["-" if share is None else f"{100 * share:.1f}" for share in others]
-            f1 = to_interval(figures["f1"])
-            rows.append(_line(*head, f"{found['tokens']:,}", found["hours"], mode, figures["n"], f1, *shares))
+            f1, auprc = (to_interval(figures[key]) for key in ("f1", "auprc"))
+            accuracy, ece = (f"{100 * figures[key]:.1f}" for key in ("accuracy", "calibration_error"))
+            cost = (f"{found['tokens']:,}", found["hours"])
+            rows.append(_line(*head, *cost, mode, figures["n"], f1, accuracy, auprc, ece))
     return rows
 
 
 def _difference(claim: str, found: Mapping[str, Any]) -> str:
-    d = to_interval(found["difference"])
-    if d is None:
-        raise ValueError(f"the difference of {claim} must be [value, low, high]")
-    points = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-    return _line(claim.replace("_", " "), found["run"], found["n"], points)
+    points = []
+    for key in ("difference", "auprc_difference"):
+        d = to_interval(found[key])
+        if d is None:
+            raise ValueError(f"the {key} of {claim} must be [value, low, high]")
+        points.append(f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
+    return _line(claim.replace("_", " "), found["run"], found["n"], *points)
 
 
 def _note(about: Mapping[str, Any]) -> str:

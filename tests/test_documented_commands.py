@@ -53,6 +53,7 @@ NOT_RUN: Mapping[str, str] = {
     "guardreasoner batch traffic.jsonl judged.jsonl --model guard --server": GPU,
     "guardreasoner batch IN OUT --engine ray": RAY,
     "st run": "schemathesis is no dependency",
+    "python -m evaluation.run --model zero-shot": f"{LONG}; tests/evaluation/test_zero_shot.py asks the model",
     "python -m evaluation.speed": LONG,
     "python -m evaluation.upstream": PEOPLE,
     "python -m evaluation.review": PEOPLE,

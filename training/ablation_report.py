@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.intervals import RESAMPLES, estimate
+from evaluation.intervals import compare as compare_runs
+from evaluation.metrics import Metric, Outcomes, collect
 from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import LABELS, Mode, Task
 from guardreasoner_moderation.verdicts import Calibration
 from training.ablation_cells import CELL_FILE, identify, is_finished, validation_items
 from training.ablation_grid import Cell, Comparison, Grid
 from training.data import TRAIN, LabelledInteraction
-from training.paired import RESAMPLES, f1_difference, f1_interval
 from training.verdict_figures import verdict_figures
 
 METRIC = "F1 of harmful requests"
@@ -70,16 +72,22 @@ def read_scores(file: Path) -> Scores:
 def compare(
     comparison: Comparison, scores: Mapping[tuple[str, str], Scores], truth: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """The difference of two adapters over the items that both were measured on."""
+    """The differences of two adapters over the items that both were measured on: of F1 at 0.5, and of AUPRC.
+
+    F1 is what the papers compare. AUPRC does not depend on a threshold, so it tells how much of a difference of F1 is
+    a shift of uncalibrated scores.
+    """
     first, second = (scores[asked] for asked in comparison.asked)
     ids = [name for name in first if name in second]
-    said = [[one[name] >= 0.5 for name in ids] for one in (first, second)]
-    (a, a_mode), (b, b_mode) = comparison.asked
+    a, b = (_outcomes({name: one[name] for name in ids}, truth) for one in (first, second))
+    f1, auprc = (compare_runs(b, a, metric).difference.to_json() for metric in (Metric.F1, Metric.AUPRC))
+    runs = [f"{cell}, {mode} mode" for cell, mode in comparison.asked]
     return {
         "metric": METRIC,
-        "run": f"{a}, {a_mode} mode, against {b}, {b_mode} mode",
+        "run": ", against ".join(runs),
         "n": len(ids),
-        "difference": f1_difference([truth[name] for name in ids], *said),
+        "difference": f1,
+        "auprc_difference": auprc,
     }
 
 
@@ -105,13 +113,19 @@ def _describe(
     figures: dict[str, Any] = {}
     for mode in grid.modes(cell):
         found = scores[cell.name, mode.value]
-        labels = [truth[name] for name in found]
+        intervals = estimate(_outcomes(found, truth))
         figures[mode.value] = {
-            **verdict_figures(labels, list(found.values())),
-            "f1": f1_interval(labels, [score >= 0.5 for score in found.values()]),
+            **verdict_figures([truth[name] for name in found], list(found.values())),
+            **{metric.value: intervals[metric].to_json() for metric in (Metric.F1, Metric.AUPRC)},
         }
     kept = ("steps", "tokens", "hours", "weights_sha256")
     return {**record["cell"], **{key: record[key] for key in kept}, **figures}
+
+
+def _outcomes(scores: Scores, truth: Mapping[str, bool]) -> Outcomes:
+    """What the scores say at 0.5, in their order."""
+    values = list(scores.values())
+    return collect([truth[name] for name in scores], [value >= 0.5 for value in values], values)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ FIGURES: dict[str, Any] = {
     "n": 300,
     "accuracy": 0.81,
     "f1": [0.8, 0.75, 0.85],
-    "auprc": None,
+    "auprc": [0.9, 0.86, 0.94],
     "calibration_error": 0.052,
 }
 REPORT: dict[str, Any] = {
@@ -31,7 +31,12 @@ REPORT: dict[str, Any] = {
     "claims": {
         "dual_mode": {
             "comparisons": [
-                {"run": "all, think mode, against reasoning, think mode", "n": 300, "difference": [-0.01, -0.03, 0.02]}
+                {
+                    "run": "all, think mode, against reasoning, think mode",
+                    "n": 300,
+                    "difference": [-0.01, -0.03, 0.02],
+                    "auprc_difference": [0.004, -0.01, 0.02],
+                }
             ]
         }
     },
@@ -46,13 +51,14 @@ def test_cells_have_a_row_for_each_mode_and_missing_ones_say_so(tmp_path: Path) 
     text = render_ablations(results=write(tmp_path / "ablations.json", REPORT))
     verdict, think = rows(text, "| `all` ")
     assert verdict.startswith("| `all` | all | 1 | to 50% of the items | 1,234,567 | 0.75 | verdict |")
-    assert verdict.endswith("| 300 | 80.0 [75.0, 85.0] | 81.0 | - | 5.2 |")
+    assert verdict.endswith("| 300 | 80.0 [75.0, 85.0] | 81.0 | 90.0 [86.0, 94.0] | 5.2 |")
     assert "| think |" in think
     (missing,) = rows(text, "| `hs-dpo` ")
     assert missing.startswith("| `hs-dpo` | 400 | - | hard-sample DPO after `all` | not measured |")
     table = text.split("\n\n")[0].splitlines()
     assert len({line.count("|") for line in table}) == 1
-    assert "| dual mode | all, think mode, against reasoning, think mode | 300 | -1.0 [-3.0, +2.0] |" in text
+    (difference,) = rows(text, "| dual mode ")
+    assert difference.endswith("against reasoning, think mode | 300 | -1.0 [-3.0, +2.0] | +0.4 [-1.0, +2.0] |")
     assert "data SHA-256 abababababab" in text
 
 

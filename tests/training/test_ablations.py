@@ -68,9 +68,10 @@ def test_every_cell_is_trained_measured_compared_and_then_skipped(folder: Path) 
     assert "think" not in cells["labels"]
     assert "think" not in cells["few"]  # no comparison asks for it
     assert "verdict" not in cells["short"]
-    assert len(cells["all"]["verdict"]["f1"]) == 3
+    assert len(cells["all"]["verdict"]["f1"]) == len(cells["all"]["verdict"]["auprc"]) == 3
     assert cells["few"]["steps"] < cells["all"]["steps"]
     worst = report["claims"]["dual_mode"]
+    assert len(worst["auprc_difference"]) == 3
     assert worst["difference"][1] == min(one["difference"][1] for one in worst["comparisons"])
     assert run(folder).output == "every cell is finished\n"
 
