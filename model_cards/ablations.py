@@ -72,7 +72,7 @@ def _difference(claim: str, found: Mapping[str, Any]) -> str:
         d = to_interval(found[key])
         if d is None:
             raise ValueError(f"the {key} of {claim} must be [value, low, high]")
-        points.append(f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
+        points.append(d.points)
     return _line(claim.replace("_", " "), found["run"], found["n"], *points)
 
 

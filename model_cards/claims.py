@@ -61,17 +61,21 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Our figure: a difference of two runs over the same items, in shares."""
+    """Our figure: a difference of two runs over the same items, in shares.
+
+    The rule looks at ``difference`` alone; ``auprc``, which needs no threshold, stands beside it where it was measured.
+    """
 
     metric: str
     run: str
     n: int
     difference: Interval
+    auprc: Interval | None
     file: str
 
     def __str__(self) -> str:
-        d = self.difference
-        return f"{self.metric} {100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] points, n {self.n}"
+        beside = f" (AUPRC {self.auprc.points})" if self.auprc else ""
+        return f"{self.metric} {self.difference.points} points{beside}, n {self.n}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,7 @@ def _find(claim: Claim, root: Path) -> Found | None:
         difference = to_interval(entry["difference"])
         if difference is None:
             raise ValueError("difference must be [value, low, high]")
-        return Found(str(entry["metric"]), str(entry["run"]), int(entry["n"]), difference, claim.file)
+        auprc = to_interval(entry.get("auprc_difference"))
+        return Found(str(entry["metric"]), str(entry["run"]), int(entry["n"]), difference, auprc, claim.file)
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(f"{file}, {claim.entry}: {exc!r}") from exc

@@ -3,8 +3,8 @@
     python -m model_cards.pages
 
 These are the card of each adapter that the package carries, with its plots, by the command in the card's last line, and
-with the zero-shot baseline and hostile texts where those were measured; the pages with the papers' tables; and the
-figures of the demo. A test renders them and compares.
+with the zero-shot baseline and hostile texts where those were measured; the pages with the papers' tables, and the plot
+of the ablations; and the figures of the demo. A test renders them and compares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from evaluation.tables import ZERO_SHOT
 from guardreasoner_moderation.errors import ModerationError
 from guardreasoner_moderation.models import weights_sha256
 from model_cards import demo_figures, papers
+from model_cards.ablations import RESULTS as ABLATIONS
 from model_cards.card import card_files, collect
+from model_cards.plots import draw_ablations
 from model_cards.reading import ROOT, shown_path
 from model_cards.request import Request, last_request
 
@@ -58,6 +60,9 @@ def render_pages() -> dict[Path, bytes]:
         pages |= card_files(collect(request_of(card)), card)
     for page in WITH_TABLES:
         pages[page] = papers.rendered(page.read_text(encoding="utf-8")).encode()
+    if ABLATIONS.exists():
+        plot = draw_ablations(read_object(ABLATIONS))
+        pages[ROOT / "docs" / "images" / plot.name] = plot.png
     return pages | {demo_figures.TARGET: demo_figures.render_figures().encode()}
 
 

@@ -1,4 +1,4 @@
-"""The plots of a card as PNG files: training curves, and F1 beside published models."""
+"""Plots as PNG files: a card's training curves and F1 beside published models, and the ablations' curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from guardreasoner_moderation.errors import MissingDependencyError
 from guardreasoner_moderation.results import Task
 from model_cards.record import RunRecord
-from model_cards.results import Evidence, read_published
+from model_cards.results import Evidence, read_published, to_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _WINDOW = 10  # steps of the moving mean
+_DUAL = 0.5  # share of the items that dual-mode cells are shown with their reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,57 @@ def draw_published(evidence: Evidence) -> Plot | None:
         png = _to_png(figure)
     alt = f"F1 of this model with 95% intervals among published models, on {len(names)} of the benchmarks in the table"
     return Plot("published.png", f"{alt} above.", png)
+
+
+def draw_ablations(report: Mapping[str, Any]) -> Plot:
+    """F1 and AUPRC in verdict mode by items, epochs and learning rate, of the report of ``training.ablations``."""
+    about = report["about"]
+    usual = about["recipe"]["learning_rate"]
+    cells = [
+        {**cell, "items": cell["items"] or about["training_items"], "learning_rate": cell["learning_rate"] or usual}
+        for cell in report["cells"].values()
+        if cell["kind"] == "sft" and cell["think_share"] == _DUAL
+    ]
+    panels = {
+        "items": ("items, shown once", [one for one in cells if one["epochs"] == 1 and one["learning_rate"] == usual]),
+        "epochs": (
+            "epochs of 500 items",
+            [one for one in cells if one["items"] == 500 and one["learning_rate"] == usual],
+        ),
+        "learning_rate": (
+            "learning rate, 500 items once",
+            [one for one in cells if one["items"] == 500 and one["epochs"] == 1],
+        ),
+    }
+    with _drawing(8.4, 2.8) as figure:
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for axis, (key, (label, shown)) in zip(axes, panels.items(), strict=True):
+            shown.sort(key=lambda one: float(one[key]))
+            for metric, name, mark, color in (("f1", "F1", "o", _BLUE), ("auprc", "AUPRC", "s", _ORANGE)):
+                found = [interval for one in shown if (interval := to_interval(one["verdict"][metric]))]
+                axis.errorbar(
+                    [one[key] for one in shown],
+                    [100 * one.value for one in found],
+                    yerr=[
+                        [100 * (one.value - one.low) for one in found],
+                        [100 * (one.high - one.value) for one in found],
+                    ],
+                    fmt=f"{mark}-",
+                    markersize=4,
+                    linewidth=1.2,
+                    color=color,
+                    label=name,
+                )
+            axis.set_xscale("log" if key != "epochs" else "linear")
+            axis.set_xticks([one[key] for one in shown], [f"{one[key]:g}" for one in shown])
+            axis.minorticks_off()
+            axis.set_xlabel(label)
+        axes[0].set_ylabel("validation split, verdict mode, %")
+        axes[0].legend()
+        png = _to_png(figure)
+    return Plot(
+        "ablations.png", "F1 and AUPRC in verdict mode with 95% intervals, by items, epochs and learning rate.", png
+    )
 
 
 def moving_means(values: Sequence[float]) -> list[float]:

@@ -32,6 +32,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    @property
+    def points(self) -> str:
+        """As the difference of two shares, in percentage points."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

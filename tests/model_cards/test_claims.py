@@ -62,6 +62,15 @@ def test_the_table_shows_both_figures_the_run_and_the_verdict(tmp_path: Path) ->
     assert "published by others, not measured here" in table
 
 
+def test_auprc_stands_beside_the_figure_and_does_not_decide(tmp_path: Path) -> None:
+    entry = {"metric": "F1", "run": "all against 500", "n": 300, "difference": [0.02, 0.001, 0.04]}
+    outcome_of(tmp_path, None)
+    write(tmp_path / "results.json", {"claims": {"more": {**entry, "auprc_difference": [-0.05, -0.1, -0.01]}}})
+    (found,) = check_claims(tmp_path / "claims.yaml", tmp_path)
+    assert str(found.found) == "F1 +2.0 [+0.1, +4.0] points (AUPRC -5.0 [-10.0, -1.0]), n 300"
+    assert found.outcome == Outcome.REPRODUCED
+
+
 def test_a_damaged_figure_names_file_and_entry(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"results\.json, claims\.more: ValueError"):
         outcome_of(tmp_path, [0.1])

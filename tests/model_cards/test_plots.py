@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from example_cards import make_run, results, sha256_of_run, write
 
-from model_cards.plots import draw_published, draw_training, moving_means
+from model_cards.plots import draw_ablations, draw_published, draw_training, moving_means
 from model_cards.record import read_record
 from model_cards.results import read_evidence
 
@@ -43,3 +43,18 @@ def test_published_models_are_drawn_where_there_is_something_to_compare(tmp_path
 
     assert drawn("Own") is None
     assert drawn("ToxicChat") is not None
+
+
+def test_the_ablations_are_drawn_of_the_cells_that_are_there() -> None:
+    verdict = {"f1": [0.7, 0.6, 0.8], "auprc": [0.8, 0.7, 0.9]}
+    cell = {"kind": "sft", "think_share": 0.5, "items": 500, "epochs": 1, "learning_rate": 0.0, "verdict": verdict}
+    more = {**cell, "items": 0, "verdict": {"f1": [0.9, 0.8, 1.0], "auprc": [1.0, 1.0, 1.0]}}
+    about = {"training_items": 2494, "recipe": {"learning_rate": 5e-4}}
+    apart = {"labels": {"kind": "sft", "think_share": 0.0}, "again": {"kind": "difficult", "think_share": 0.5}}
+
+    def drawn(**cells: object) -> bytes:
+        return draw_ablations({"about": about, "cells": cells}).png
+
+    assert drawn(few=cell).startswith(b"\x89PNG")
+    assert drawn(few=cell) != drawn(few=cell, all=more)
+    assert drawn(few=cell) == drawn(few=cell, **apart)
