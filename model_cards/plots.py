@@ -34,6 +34,7 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _WINDOW = 10  # steps of the moving mean
+_PART = 500  # items of the ablations that vary epochs and learning rate
 _DUAL = 0.5  # share of the items that dual-mode cells are shown with their reasoning
 
 
@@ -156,12 +157,12 @@ def draw_ablations(report: Mapping[str, Any]) -> Plot:
     panels = {
         "items": ("items, shown once", [one for one in cells if one["epochs"] == 1 and one["learning_rate"] == usual]),
         "epochs": (
-            "epochs of 500 items",
-            [one for one in cells if one["items"] == 500 and one["learning_rate"] == usual],
+            f"epochs of {_PART} items",
+            [one for one in cells if one["items"] == _PART and one["learning_rate"] == usual],
         ),
         "learning_rate": (
-            "learning rate, 500 items once",
-            [one for one in cells if one["items"] == 500 and one["epochs"] == 1],
+            f"learning rate, {_PART} items once",
+            [one for one in cells if one["items"] == _PART and one["epochs"] == 1],
         ),
     }
     with _drawing(8.4, 2.8) as figure:
@@ -169,14 +170,11 @@ def draw_ablations(report: Mapping[str, Any]) -> Plot:
         for axis, (key, (label, shown)) in zip(axes, panels.items(), strict=True):
             shown.sort(key=lambda one: float(one[key]))
             for metric, name, mark, color in (("f1", "F1", "o", _BLUE), ("auprc", "AUPRC", "s", _ORANGE)):
-                found = [interval for one in shown if (interval := to_interval(one["verdict"][metric]))]
+                found = [(one[key], f) for one in shown if (f := to_interval(one["verdict"][metric]))]
                 axis.errorbar(
-                    [one[key] for one in shown],
-                    [100 * one.value for one in found],
-                    yerr=[
-                        [100 * (one.value - one.low) for one in found],
-                        [100 * (one.high - one.value) for one in found],
-                    ],
+                    [place for place, _ in found],
+                    [100 * f.value for _, f in found],
+                    yerr=[[100 * (f.value - f.low) for _, f in found], [100 * (f.high - f.value) for _, f in found]],
                     fmt=f"{mark}-",
                     markersize=4,
                     linewidth=1.2,

@@ -80,6 +80,7 @@ def compare(
     first, second = (scores[asked] for asked in comparison.asked)
     ids = [name for name in first if name in second]
     a, b = (_outcomes({name: one[name] for name in ids}, truth) for one in (first, second))
+    # It tells the second minus the first; a comparison of the grid is the other way round.
     f1, auprc = (compare_runs(b, a, metric).difference.to_json() for metric in (Metric.F1, Metric.AUPRC))
     runs = [f"{cell}, {mode} mode" for cell, mode in comparison.asked]
     return {
