@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError
 from model_cards.reading import NOT_MEASURED, ROOT
-from model_cards.results import to_interval
+from model_cards.results import read_interval, to_interval
 from texts.strict_yaml import read_yaml
 
 GRID = ROOT / "training" / "ablations.yaml"
@@ -67,12 +67,8 @@ def _rows(cell: Mapping[str, Any], found: Mapping[str, Any] | None) -> list[str]
 
 
 def _difference(claim: str, found: Mapping[str, Any]) -> str:
-    points = []
-    for key in ("difference", "auprc_difference"):
-        d = to_interval(found[key])
-        if d is None:
-            raise ValueError(f"the {key} of {claim} must be [value, low, high]")
-        points.append(d.points)
+    keys = ("difference", "auprc_difference")
+    points = [read_interval(found[key], f"the {key} of {claim}").points for key in keys]
     return _line(claim.replace("_", " "), found["run"], found["n"], *points)
 
 

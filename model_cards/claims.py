@@ -13,7 +13,7 @@ from evaluation.finished import read_object
 from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import StrEnum
 from model_cards.reading import ROOT, build_rows, look_up
-from model_cards.results import Interval, to_interval
+from model_cards.results import Interval, read_interval, to_interval
 from texts.strict_yaml import read_yaml
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
@@ -138,9 +138,7 @@ def _find(claim: Claim, root: Path) -> Found | None:
     if entry is None:
         return None
     try:
-        difference = to_interval(entry["difference"])
-        if difference is None:
-            raise ValueError("difference must be [value, low, high]")
+        difference = read_interval(entry["difference"], "difference")
         auprc = to_interval(entry.get("auprc_difference"))
         return Found(str(entry["metric"]), str(entry["run"]), int(entry["n"]), difference, auprc, claim.file)
     except (KeyError, TypeError, ValueError) as exc:

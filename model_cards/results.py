@@ -241,6 +241,18 @@ def to_interval(found: Any) -> Interval | None:
     return Interval(*(float(number) for number in found))
 
 
+def read_interval(found: Any, name: str) -> Interval:
+    """An interval that must be there.
+
+    Raises:
+        ValueError: it is not three numbers.
+    """
+    interval = to_interval(found)
+    if interval is None:
+        raise ValueError(f"{name} must be [value, low, high]")
+    return interval
+
+
 def _read_rows(content: Mapping[str, Any], file: Path) -> list[Row]:
     averages = {}
     for task, average in content["averages_unseen"].items():
