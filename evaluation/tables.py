@@ -72,29 +72,35 @@ def table(runs: Sequence[Mapping[str, Any]], zero_shot: Mapping[str, Any] | None
         cells = [_cell(row["metrics"].get(metric)) for metric in _COLUMNS]
         others = [str(published[other].get(name, "-")) for other in BESIDE]
         mark = " (trained on)" if row["trained_on"] else ""
-        cells += [row["unjudged"], *_baseline(zero_shot, [name]), *others]
+        cells += [row["unjudged"], *_baseline(zero_shot, {name: row["n"]}), *others]
         lines.append(_line(f"{name}{mark}", row["task"], mode, row["n"], *cells))
     for task in Task:
         for run in runs:
             if (average := run["averages_unseen"].get(task)) and len(average["benchmarks"]) > 1:
                 cells = [_cell(average["metrics"].get(metric)) for metric in _COLUMNS]
-                name = f"average of {len(average['benchmarks'])} unseen"
-                cells += ["", *_baseline(zero_shot, average["benchmarks"]), *("" for _ in BESIDE)]
-                lines.append(_line(name, task, run["mode"], average["n"], *cells))
+                label = f"average of {len(average['benchmarks'])} unseen"
+                weights = {name: run["benchmarks"][name]["n"] for name in average["benchmarks"]}
+                cells += ["", *_baseline(zero_shot, weights), *("" for _ in BESIDE)]
+                lines.append(_line(label, task, run["mode"], average["n"], *cells))
     return "\n".join([*lines, "", *_notes([*runs, zero_shot] if zero_shot else runs)])
 
 
-def _baseline(zero_shot: Mapping[str, Any] | None, names: Sequence[str]) -> list[str]:
-    """The zero-shot figures of one benchmark, or of several their averages, weighted by items and without interval."""
+def _baseline(zero_shot: Mapping[str, Any] | None, weights: Mapping[str, int]) -> list[str]:
+    """The zero-shot figures of one benchmark, or of several their averages, without interval.
+
+    An average is weighted by the items of the run that it stands beside, since the baseline may be of samples.
+    """
     if zero_shot is None:
         return []
-    rows = [zero_shot["benchmarks"][name] for name in names if name in zero_shot["benchmarks"]]
-    if len(rows) < len(names):
+    rows = zero_shot["benchmarks"]
+    if not weights.keys() <= rows.keys():
         return ["-"] * len(_BASELINE)
-    if len(rows) == 1:
-        return [_cell(rows[0]["metrics"].get(metric)) for metric in _BASELINE]
-    items = sum(row["n"] for row in rows)
-    return [f"{100 * sum(row['n'] * row['metrics'][metric][0] for row in rows) / items:.1f}" for metric in _BASELINE]
+    if len(weights) == 1:
+        [name] = weights
+        return [_cell(rows[name]["metrics"].get(metric)) for metric in _BASELINE]
+    items = sum(weights.values())
+    sums = [sum(n * rows[name]["metrics"][metric][0] for name, n in weights.items()) for metric in _BASELINE]
+    return [f"{100 * total / items:.1f}" for total in sums]
 
 
 def _line(*cells: object) -> str:

@@ -28,6 +28,13 @@ RUN = {
             "trained_on": False,
             "metrics": {"f1": [0.5, 0.4, 0.6]},
         },
+        "OpenAIModeration": {
+            "task": "request",
+            "n": 100,
+            "unjudged": 0,
+            "trained_on": False,
+            "metrics": {"f1": [0.575, 0.5, 0.6]},
+        },
     },
     "averages_unseen": {
         "request": {"n": 150, "benchmarks": ["ToxicChat", "OpenAIModeration"], "metrics": {"f1": [0.55, 0.5, 0.6]}},
@@ -76,7 +83,7 @@ def test_the_zero_shot_baseline_stands_beside_each_benchmark_and_the_average_of_
     (other,) = [line for line in lines if line.startswith("| Own ")]
     assert other.endswith("| 0 | - | - | - | - |")
     (average,) = [line for line in lines if line.startswith("| average")]
-    assert average.endswith("|  | 40.0 | 30.0 |  |  |")
+    assert average.endswith("|  | 56.7 | 46.7 |  |  |")  # by 50 and 100 items, not by its own 300 and 100
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert "fedcba987654" in lines[-1]
     assert "the likelier label wins (threshold 0.5)" in lines[-1]
