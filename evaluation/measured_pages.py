@@ -1,4 +1,4 @@
-"""Renders what was measured of speed, guarded streams and auto mode into the pages that speak of it.
+"""Renders what was measured of speed, training, guarded streams and auto mode into the pages that speak of it.
 
     python -m evaluation.measured_pages
 
@@ -23,8 +23,9 @@ from texts.marked import fill
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "evaluation" / "results"
-PAGES = tuple(
-    ROOT / "docs" / name for name in ("performance.md", "scale.md", "streaming.md", "choosing-a-threshold.md")
+PAGES = (
+    *(ROOT / "docs" / name for name in ("performance.md", "scale.md", "streaming.md", "choosing-a-threshold.md")),
+    ROOT / "training" / "README.md",
 )
 
 _SIDES = {"ours": "this package", "transformers": "transformers", "llamacpp": "llama.cpp"}
@@ -179,6 +180,21 @@ def auto_mode(figures: Figures) -> str:
     )
 
 
+def training_speed(figures: Figures) -> str:
+    """Tokens a second and peak memory of the packed steps and of trl's."""
+    names = {"packed": "packed steps", "trl": "trl's `SFTTrainer`"}
+    sides = figures["sides"]
+    rows = [
+        (names[name], f"{side['tokens_per_second']:.0f}", f"{side['peak_megabytes']:,} MB")
+        for name, side in sides.items()
+    ]
+    text = (
+        f"`{figures['recipe']}`, medians of {len(sides['packed']['runs'])} runs of {figures['steps']} steps by turns, "
+        f"{figures['threads']} threads. Packed steps are {figures['ratio']:.2f} times as fast (median of the pairs)."
+    )
+    return f"{_table(('side', 'real tokens a second', 'peak memory'), rows)}\n\n{text}"
+
+
 _SPEED = ("speed.json", "python -m evaluation.speed --out evaluation/results/speed.json --gguf guard-q8_0.gguf")
 _LABELLED = "interactions.jsonl written.jsonl --split validation"
 
@@ -198,6 +214,12 @@ SECTIONS: Mapping[str, Section] = {
         "auto_mode.json",
         f"python -m evaluation.auto_mode {_LABELLED} --limit 200 --out evaluation/results/auto_mode.json",
         auto_mode,
+    ),
+    "training speed": Section(
+        "training_speed.json",
+        "python -m training.compare_trl training/recipes/embedded.yaml --data-dir DATA "
+        "--out evaluation/results/training_speed.json",
+        training_speed,
     ),
 }
 

@@ -39,6 +39,7 @@ from training.ablation_grid import Cell, Grid
 from training.calibrate import judge_all
 from training.data import TRAIN, VALIDATION, LabelledInteraction, to_row, write_rows
 from training.journal import Journal, read_journal
+from training.nf4 import round_to_nf4
 from training.pairs import pair_row
 from training.recipe import DataSource, Recipe
 from training.run_folder import RECORD_FILE
@@ -85,7 +86,7 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
     _write(folder / _PLAN_FILE, identity)
     train(cell, grid, pool, runs)
     adapter = folder / "run" / "adapter"
-    with running(adapter) as guard:
+    with running(adapter, cell.kind == "qlora") as guard:
         for mode in grid.modes(cell):
             judge_all(guard, validation_items(grid, pool, mode), mode, folder / f"{mode}.jsonl")
     record = json.loads((folder / "run" / RECORD_FILE).read_text(encoding="utf-8"))
@@ -156,6 +157,7 @@ def recipe_of(cell: Cell, grid: Grid) -> Recipe:
         data=data,
         epochs=cell.epochs,
         learning_rate=cell.learning_rate or grid.recipe.learning_rate,
+        precision="nf4" if cell.kind == "qlora" else grid.recipe.precision,
         eval_steps=_AT_THE_END,
         eval_items=_LOOK_ITEMS,
     )
@@ -210,18 +212,21 @@ def sample(cell: Cell, grid: Grid, items: Sequence[LabelledInteraction], runs: P
     sampling = Sampling(0.7, 0.95, grid.recipe.seed)
     job = {"weights_sha256": weights_sha256(adapter), "temperature": 0.7, "top_p": 0.95, "seed": grid.recipe.seed}
     file = runs / cell.start / "samples.jsonl"
-    with Journal(file, job) as journal, running(adapter) as guard:
+    with Journal(file, job) as journal, running(adapter, grid.cell(cell.start).kind == "qlora") as guard:
         draw_samples(guard, asked, grid.draws, sampling, journal)
     known = {item.id for item in asked}
     return read_samples([row for row in read_journal(file)[1] if row["id"] in known], asked)
 
 
 @contextmanager
-def running(adapter: Path) -> Iterator[Moderator]:
-    """A moderator of an adapter, uncalibrated, on the engine that users run; its int8 weights are gone afterwards."""
+def running(adapter: Path, on_4_bits: bool = False) -> Iterator[Moderator]:
+    """A moderator of an adapter, uncalibrated, on the engine that users run; its int8 weights are gone afterwards.
+
+    ``on_4_bits`` merges it with the base as ``qlora`` has seen it.
+    """
     from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine, convert
 
-    checkpoint, spec, _ = export.merge(str(adapter))
+    checkpoint, spec, _ = export.merge(str(adapter), round_to_nf4 if on_4_bits else None)
     with tempfile.TemporaryDirectory() as folder:
         convert(checkpoint, Path(folder))
         with Moderator.from_engine(CTranslate2Engine(Path(folder)), spec) as guard:

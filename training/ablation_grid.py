@@ -10,7 +10,7 @@ from guardreasoner_moderation.errors import InputError, nearest
 from guardreasoner_moderation.results import Mode
 from training.recipe import Recipe, read_strictly
 
-KINDS = ("sft", "hs_dpo", "difficult")
+KINDS = ("sft", "qlora", "hs_dpo", "difficult")
 MODES = (Mode.VERDICT.value, Mode.THINK.value)
 
 
@@ -20,8 +20,9 @@ class Cell:
 
     Attributes:
         name: of its run folder.
-        kind: ``sft``; or, from another cell's adapter, ``hs_dpo`` (hard-sample DPO, arXiv 2501.18492) or ``difficult``
-            (a second round with the difficult items several times, arXiv 2505.20087).
+        kind: ``sft``; ``qlora``, the same on a base rounded to 4 bits (arXiv 2305.14314), with which it is measured
+            too; or, from another cell's adapter, ``hs_dpo`` (hard-sample DPO, arXiv 2501.18492) or ``difficult`` (a
+            second round with the difficult items several times, arXiv 2505.20087).
         start: the cell that ``hs_dpo`` and ``difficult`` go on from.
         items: of the training split, drawn by the seed, so that smaller sets are parts of larger ones; 0 for all. Of
             ``hs_dpo`` and ``difficult`` those that the start answers several times.
@@ -42,7 +43,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         _insist("kind", self.kind, KINDS)
-        if (self.kind == "sft") != (not self.start):
+        if (self.kind in ("sft", "qlora")) != (not self.start):
             raise InputError(f"cell {self.name}: start belongs to hs_dpo and difficult, which need it")
 
 

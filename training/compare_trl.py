@@ -193,7 +193,7 @@ def run_trl(recipe: Recipe, checkpoint: Any, batches: Sequence[Sequence[Example]
             gradient_accumulation_steps=passes,
             learning_rate=recipe.learning_rate,
             max_grad_norm=recipe.max_grad_norm,
-            bf16=recipe.precision == "bf16",
+            bf16=recipe.precision != "fp32",
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
             report_to="none",

@@ -10,6 +10,7 @@ Each writes the ``moderation.json`` of the model too, so that ``Moderator.from_p
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -94,8 +95,12 @@ def merged(
     typer.echo(f"written: {folder}")
 
 
-def merge(model: str) -> tuple[Checkpoint, ModelSpec, Path]:
+def merge(model: str, change: Callable[[Checkpoint], Checkpoint] | None = None) -> tuple[Checkpoint, ModelSpec, Path]:
     """The base's weights with the adapter added, how the merged model is asked, and the base's GGUF file.
+
+    Args:
+        model: short name or folder of the adapter.
+        change: is made to the base before.
 
     Raises:
         InputError: the adapter belongs to a base of another kind.
@@ -110,6 +115,8 @@ def merge(model: str) -> tuple[Checkpoint, ModelSpec, Path]:
         )
     base = weights.base_file(str(spec.base))
     checkpoint = read_gguf(base)
+    if change is not None:
+        checkpoint = change(checkpoint)
     add_lora(checkpoint, adapter)
     return checkpoint, replace(spec, base=None), base
 

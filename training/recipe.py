@@ -14,7 +14,7 @@ from texts.strict_yaml import read_yaml
 
 R = TypeVar("R")
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "nf4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Recipe:
         batch_size: items of one optimiser step.
         token_budget: tokens of one forward pass; a batch is split to fit, and the budget halved where memory runs out.
         precision: ``fp32``, or ``bf16`` for matrix products in bfloat16 over a base in bfloat16: about twice as fast
-            on a processor that has such instructions. The adapter and its optimizer are in float32 in either case.
+            on a processor that has such instructions, or ``nf4`` for these over a base whose matrices were rounded to
+            4 bits first, as by QLoRA (:mod:`training.nf4`). The adapter and its optimizer are in float32 in any case.
         learning_rate, weight_decay, max_grad_norm: of AdamW.
         warmup_steps, decay_share: linear warm-up, constant rate, linear decay to zero over that share of the steps at
             the end (arXiv 2404.06395, section 4): unlike a cosine, a run can be cut short before the decay begins.

@@ -22,6 +22,7 @@ from guardreasoner_moderation.errors import InputError
 from guardreasoner_moderation.results import Mode
 from training.curves import write_curves
 from training.data import TRAIN, VALIDATION, Example, LabelledInteraction, build_example, read_interactions
+from training.nf4 import round_to_nf4
 from training.recipe import DataSource, Recipe, read_recipe
 from training.run_folder import (
     adapter_weights,
@@ -188,7 +189,7 @@ def autocast(precision: str) -> Any:
     """The context in which the matrix products are computed in bfloat16, if so wished."""
     import torch
 
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32")
 
 
 def make_batches(
@@ -235,10 +236,12 @@ def draw_epoch(
 def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = None) -> PeftModel:
     """The base model with a LoRA on every linear layer of the decoder: a fresh one, or that of ``start``.
 
-    The adapter is in float32. With ``precision: bf16`` the base, which does not learn, is in bfloat16.
+    The adapter is in float32. With ``precision: bf16`` the base, which does not learn, is in bfloat16; with ``nf4`` it
+    is rounded to 4 bits before.
 
     Raises:
         InputError: the adapter to start from does not fit the recipe or the base.
+        MissingDependencyError: bitsandbytes, which ``nf4`` needs, is not installed.
     """
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -247,10 +250,10 @@ def add_adapter(checkpoint: Checkpoint, recipe: Recipe, start: Path | None = Non
     from guardreasoner_moderation.engines.transformers import llama_from_checkpoint
     from training.packed import ATTENTION
 
-    model = llama_from_checkpoint(checkpoint)
+    model = llama_from_checkpoint(round_to_nf4(checkpoint) if recipe.precision == "nf4" else checkpoint)
     model.set_attn_implementation(ATTENTION)
     model.name_or_path = weights.BASES[recipe.base].source  # peft writes it into the adapter's configuration
-    if recipe.precision == "bf16":
+    if recipe.precision != "fp32":
         model.bfloat16()
     config = LoraConfig(
         r=recipe.rank,

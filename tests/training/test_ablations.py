@@ -29,6 +29,7 @@ cells:
   - {name: few, items: 4}
   - {name: labels, think_share: 0.0}
   - {name: short, think_share: 1.0, sentences: 1}
+  - {name: in-4-bits, kind: qlora}
   - {name: preferred, kind: hs_dpo, start: all, items: 8}
   - {name: again, kind: difficult, start: all, items: 8}
 comparisons:
@@ -57,17 +58,19 @@ def run(folder: Path, *more: str) -> Result:
 def test_every_cell_is_trained_measured_compared_and_then_skipped(folder: Path) -> None:
     result = run(folder, "--rate", "1000")
     assert result.exit_code == 0, result.output
-    assert "6 of 6 cells to train" in result.output
+    assert "7 of 7 cells to train" in result.output
     assert result.output.index("cells to train") < result.output.index("== all")
     file = folder / "ablations.json"
     assert run(folder, "--report", str(file)).exit_code == 0
     report = json.loads(file.read_text())
-    assert list(report["cells"]) == ["all", "few", "labels", "short", "preferred", "again"]
+    assert list(report["cells"]) == ["all", "few", "labels", "short", "in-4-bits", "preferred", "again"]
     cells = report["cells"]
     assert (cells["all"]["verdict"]["n"], cells["all"]["think"]["n"]) == (3, 2)
     assert "think" not in cells["labels"]
     assert "think" not in cells["few"]  # no comparison asks for it
     assert "verdict" not in cells["short"]
+    plan = json.loads((folder / "cells" / "in-4-bits" / "run" / "run.json").read_text())
+    assert plan["recipe"]["precision"] == "nf4"
     assert len(cells["all"]["verdict"]["f1"]) == len(cells["all"]["verdict"]["auprc"]) == 3
     assert cells["few"]["steps"] < cells["all"]["steps"]
     worst = report["claims"]["dual_mode"]
@@ -98,7 +101,7 @@ def test_the_cost_is_told_without_training(folder: Path) -> None:
 
 def test_some_cells_can_be_run_alone(folder: Path) -> None:
     result = run(folder, "--rate", "1000", "--only", "labels", "--only", "few", "--estimate")
-    assert "2 of 6 cells to train" in result.output
+    assert "2 of 7 cells to train" in result.output
     assert run(folder, "--only", "lables").exit_code == 2
     assert run(folder, "--rate", "1000", "--only", "labels").exit_code == 0
     assert [path.name for path in (folder / "cells").iterdir()] == ["labels"]
