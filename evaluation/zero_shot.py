@@ -4,6 +4,7 @@
 
 Prompt, answer slots, windows and engine (CTranslate2, int8) are the embedded model's. No weight was trained and no
 score calibrated: a score is the probability of the risky word against the other one; at 0.5 the likelier label wins.
+It is not asked for categories.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def prepare_zero_shot() -> Path:
 
     trained = read_spec(find_folder("embedded") / SPEC_FILE)
     base = str(trained.base)
-    spec = replace(trained, base=None, calibration={}, thresholds=dict(DEFAULT_THRESHOLDS)).to_json()
+    asked = replace(trained, base=None, calibration={}, thresholds=dict(DEFAULT_THRESHOLDS), categories=())
+    spec = asked.to_json()
 
     def build(target: Path) -> None:
         folder = target / FOLDER

@@ -92,7 +92,8 @@ class Engine(Protocol):
             stop: a generation ends when one of these has been written; it stays in the text.
             slots: from a heading (such as ``"Request:"`` at the start of a line) to the words allowed after it.
             last_words: for each prompt, from the heading of a slot to those of its words after which nothing more is
-                needed. A generation may end as soon as such a word begins; its text then ends with the whole word.
+                needed. A generation may end as soon as such a word begins; its text then ends with the whole word. It
+                may also end where the prompt ends with a slot's heading and another token than its words' follows.
             sampling: random decoding.
             on_text: for streaming.
 
@@ -125,7 +126,7 @@ class Engine(Protocol):
 
 
 class SlotWatcher:
-    """Notices, token by token, when a generation stands at a slot, and when its last answer has begun.
+    """Notices, token by token, when a generation stands at a slot, and when it may end.
 
     A slot is a heading at the start of a line. One watcher follows one generation.
     """
@@ -165,6 +166,17 @@ class SlotWatcher:
             return None
         firsts = self._firsts[heading]
         return next((word for word in self._last_words.get(heading, ()) if firsts[word] == written[-1]), None)
+
+    def is_over(self, written: list[int]) -> bool:
+        """Whether nothing that is needed can follow the tokens ``written``.
+
+        That is so where the last of them begins a last word, and where a prompt that ends with a slot's heading is
+        followed by none of its words: such a model does not answer in that form, and has to be asked for each answer.
+        """
+        if self.last_word(written) is not None:
+            return True
+        heading = self.heading_at([]) if self._last_words and len(written) == 1 else None
+        return heading is not None and written[0] not in self._firsts[heading].values()
 
     def text(self, written: list[int]) -> str:
         """The text of a generation that has ended; a last word stands in full."""

@@ -383,7 +383,7 @@ class _Follower:
                 self._sent[number] = len(text)
             if any(word in text for word in self._stop):
                 self.stopped.add(number)
-        if self._watchers[number].last_word(ids) is not None:
+        if self._watchers[number].is_over(ids):
             self.stopped.add(number)
         return number in self.stopped
 

@@ -268,7 +268,7 @@ class _Writer:
             self.ended = self._finished = True
             return
         self._ids.append(token)
-        self.ended = self._watcher.last_word(self._ids) is not None
+        self.ended = self._watcher.is_over(self._ids)
         if self._on_text is None and not self._stop:
             return
         text = self._encoder.decode(self._ids)

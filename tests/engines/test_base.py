@@ -49,28 +49,33 @@ def test_a_heading_in_the_midst_of_a_line_is_no_slot(encoder: SpanEncoder) -> No
     assert watch(encoder, Prompt((Span("x\n"),)), "the Request: a") == []
 
 
-def ending(encoder: SpanEncoder, text: str) -> tuple[str | None, str]:
+def ending(encoder: SpanEncoder, text: str) -> tuple[str | None, bool, str]:
     """What a watcher says of ``text`` written after a prompt, where the word "b" is the last that is needed."""
     firsts = {"Request:": {word: encoder.encode_text(word)[0] for word in "ab"}}
     watcher = SlotWatcher(Prompt((Span("Answers:\nRequest:"),)), firsts, encoder.decode, {"Request:": ("b",)})
     ids = encoder.encode_text(text)
-    return watcher.last_word(ids), watcher.text(ids)
+    return watcher.last_word(ids), watcher.is_over(ids), watcher.text(ids)
 
 
 def test_a_last_word_ends_the_text_as_soon_as_it_begins(encoder: SpanEncoder) -> None:
-    assert ending(encoder, "b") == ("b", " b")
+    assert ending(encoder, "b") == ("b", True, " b")
 
 
 def test_another_word_of_the_slot_ends_nothing(encoder: SpanEncoder) -> None:
-    assert ending(encoder, "a") == (None, "a")
+    assert ending(encoder, "a") == (None, False, "a")
 
 
 def test_a_last_word_outside_its_slot_ends_nothing(encoder: SpanEncoder) -> None:
-    assert ending(encoder, "ab") == (None, "ab")
+    assert ending(encoder, "ab") == (None, False, "ab")
 
 
 def test_nothing_written_ends_nothing(encoder: SpanEncoder) -> None:
-    assert ending(encoder, "") == (None, "")
+    assert ending(encoder, "") == (None, False, "")
+
+
+def test_another_token_than_a_word_of_the_slot_at_the_end_of_the_prompt_ends_the_text(encoder: SpanEncoder) -> None:
+    assert ending(encoder, "c") == (None, True, "c")
+    assert ending(encoder, "ac") == (None, False, "ac")
 
 
 def test_first_tokens_stand_after_a_space(encoder: SpanEncoder) -> None:
