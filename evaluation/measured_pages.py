@@ -190,7 +190,7 @@ def training_speed(figures: Figures) -> str:
     ]
     text = (
         f"`{figures['recipe']}`, medians of {len(sides['packed']['runs'])} runs of {figures['steps']} steps by turns, "
-        f"{figures['threads']} threads. Packed steps are {figures['ratio']:.2f} times as fast (median of the pairs)."
+        f"threads: {figures['threads']}. Packed steps are {figures['ratio']:.2f} times as fast (median of the pairs)."
     )
     return f"{_table(('side', 'real tokens a second', 'peak memory'), rows)}\n\n{text}"
 
