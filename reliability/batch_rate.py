@@ -62,10 +62,10 @@ class Measured:
 
 
 def write_input(file: Path, rows: int, start: int = 0) -> None:
-    """Very short texts, of which none comes twice."""
+    """Very short texts, of which none comes twice; in files of all sizes they have as many digits, thus tokens."""
     with file.open("w", encoding="utf-8") as stream:
         for number in range(start, start + rows):
-            text = f"How do I {_TASKS[number % len(_TASKS)]}, {number}?"
+            text = f"How do I {_TASKS[number % len(_TASKS)]}, {number:06}?"
             stream.write(json.dumps({"id": number, "prompt": text}) + "\n")
 
 

@@ -86,7 +86,7 @@ def run_cell(cell: Cell, grid: Grid, pool: Sequence[LabelledInteraction], runs: 
     _write(folder / _PLAN_FILE, identity)
     train(cell, grid, pool, runs)
     adapter = folder / "run" / "adapter"
-    with running(adapter, cell.kind == "qlora") as guard:
+    with running(adapter, cell.on_4_bits) as guard:
         for mode in grid.modes(cell):
             judge_all(guard, validation_items(grid, pool, mode), mode, folder / f"{mode}.jsonl")
     record = json.loads((folder / "run" / RECORD_FILE).read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def recipe_of(cell: Cell, grid: Grid) -> Recipe:
         data=data,
         epochs=cell.epochs,
         learning_rate=cell.learning_rate or grid.recipe.learning_rate,
-        precision="nf4" if cell.kind == "qlora" else grid.recipe.precision,
+        precision="nf4" if cell.on_4_bits else grid.recipe.precision,
         eval_steps=_AT_THE_END,
         eval_items=_LOOK_ITEMS,
     )
@@ -212,7 +212,7 @@ def sample(cell: Cell, grid: Grid, items: Sequence[LabelledInteraction], runs: P
     sampling = Sampling(0.7, 0.95, grid.recipe.seed)
     job = {"weights_sha256": weights_sha256(adapter), "temperature": 0.7, "top_p": 0.95, "seed": grid.recipe.seed}
     file = runs / cell.start / "samples.jsonl"
-    with Journal(file, job) as journal, running(adapter, grid.cell(cell.start).kind == "qlora") as guard:
+    with Journal(file, job) as journal, running(adapter) as guard:
         draw_samples(guard, asked, grid.draws, sampling, journal)
     known = {item.id for item in asked}
     return read_samples([row for row in read_journal(file)[1] if row["id"] in known], asked)

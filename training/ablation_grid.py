@@ -23,7 +23,8 @@ class Cell:
         kind: ``sft``; ``qlora``, the same on a base rounded to 4 bits (arXiv 2305.14314), with which it is measured
             too; or, from another cell's adapter, ``hs_dpo`` (hard-sample DPO, arXiv 2501.18492) or ``difficult`` (a
             second round with the difficult items several times, arXiv 2505.20087).
-        start: the cell that ``hs_dpo`` and ``difficult`` go on from.
+        start: the cell that ``hs_dpo`` and ``difficult`` go on from; not one of ``qlora``, since they do so on the base
+            as it is.
         items: of the training split, drawn by the seed, so that smaller sets are parts of larger ones; 0 for all. Of
             ``hs_dpo`` and ``difficult`` those that the start answers several times.
         epochs: passes over them.
@@ -45,6 +46,11 @@ class Cell:
         _insist("kind", self.kind, KINDS)
         if (self.kind in ("sft", "qlora")) != (not self.start):
             raise InputError(f"cell {self.name}: start belongs to hs_dpo and difficult, which need it")
+
+    @property
+    def on_4_bits(self) -> bool:
+        """Whether it is trained and measured on a base rounded to 4 bits."""
+        return self.kind == "qlora"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,11 @@ class Grid:
         for number, cell in enumerate(self.cells):
             if cell.start:
                 _insist(f"start of {cell.name}", cell.start, names[:number])
+                if self.cell(cell.start).on_4_bits:
+                    raise InputError(
+                        f"cell {cell.name} would go on from {cell.start} on another base, one that is not rounded to "
+                        "4 bits; choose a start of kind sft"
+                    )
         for comparison in self.comparisons:
             for name, _ in comparison.asked:
                 _insist(f"cell of {comparison.claim}", name, names)

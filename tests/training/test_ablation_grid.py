@@ -49,6 +49,11 @@ def test_the_shipped_grid_compares_at_equal_steps_where_it_says_so() -> None:
         ("first_mode: think", "first_mode: verdict", "needs short in verdict mode, which it does not learn"),
         ("sentences: 1", "sentenses: 1", "did you mean 'sentences'"),
         ("sentences: 1", "kind: hs_dpo", "start belongs to hs_dpo"),
+        (
+            "name: all}\n  - {name: short, think_share: 1.0, sentences: 1",
+            "name: all, kind: qlora}\n  - {name: short, kind: difficult, start: all",
+            "cell short would go on from all on another base",
+        ),
         ("{file: own.jsonl}", "[{file: a.jsonl}, {file: b.jsonl}]", "learn from one data file, found 2"),
         ("{base: smollm2-135m,", "{base: smollm2-135m, rnk: 3,", "unknown key recipe.rnk; did you mean 'rank'"),
     ],
