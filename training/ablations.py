@@ -123,19 +123,22 @@ def batches_of(cell: Cell, grid: Grid, items: list[LabelledInteraction], checkpo
 
 def measure_rate(grid: Grid, pool: Sequence[LabelledInteraction], checkpoint: Checkpoint) -> float:
     """Tokens of training a second on this machine, now: some steps of the first cell, whose gradients are dropped."""
+    from training.packed import PassWorkers
+
     first = replace(grid.cells[0], epochs=1, items=grid.recipe.batch_size * 40)
     batches = batches_of(first, grid, training_items(first, grid, pool), checkpoint)
     model = rsft.add_adapter(checkpoint, grid.recipe)
     base: Any = model.get_base_model()
-    rsft.gradients(base, batches[0], grid.recipe.token_budget, grid.recipe.precision)  # the first is slow
-    tokens = 0
-    started = time.monotonic()
-    for batch in batches[1:] or batches:
-        rsft.gradients(base, batch, grid.recipe.token_budget, grid.recipe.precision)
-        tokens += sum(map(len, batch))
-        if time.monotonic() - started > _MEASURE_SECONDS:
-            break
-    return tokens / (time.monotonic() - started)
+    with PassWorkers() as workers:
+        rsft.gradients(workers, base, batches[0], grid.recipe.token_budget, grid.recipe.precision)  # the first is slow
+        tokens = 0
+        started = time.monotonic()
+        for batch in batches[1:] or batches:
+            rsft.gradients(workers, base, batch, grid.recipe.token_budget, grid.recipe.precision)
+            tokens += sum(map(len, batch))
+            if time.monotonic() - started > _MEASURE_SECONDS:
+                break
+        return tokens / (time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -143,17 +143,20 @@ def run_packed(recipe: Recipe, checkpoint: Any, batches: Sequence[Sequence[Examp
     """The packed trainer's steps: real tokens and seconds after the first."""
     import torch
 
+    from training.packed import PassWorkers
+
     model: Any = add_adapter(checkpoint, recipe)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
     started = 0.0
-    for number, batch in enumerate(batches):
-        if number == 1:
-            started = time.perf_counter()
-        gradients(model.get_base_model(), batch, recipe.token_budget, recipe.precision)
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    with PassWorkers() as workers:
+        for number, batch in enumerate(batches):
+            if number == 1:
+                started = time.perf_counter()
+            gradients(workers, model.get_base_model(), batch, recipe.token_budget, recipe.precision)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
     return sum(len(one) for batch in batches[1:] for one in batch), time.perf_counter() - started
 
 

@@ -9,10 +9,12 @@ positions that carry loss alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, takewhile
-from typing import Any
+from itertools import accumulate, groupby, takewhile
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -20,10 +22,18 @@ from transformers import AttentionInterface, LlamaForCausalLM
 
 from training.data import Example
 
+Result = TypeVar("Result")
+
 ATTENTION = "packed_sdpa"
 """Name of the attention implementation to set on the model."""
 
 _SHORTEST_SHARED_RUN = 8  # a shorter run costs more in attention calls than it saves
+
+_LENGTH_STEP, _ROWS_STEP = 64, 16
+"""Lengths are rounded up to these. oneDNN makes and keeps kernels for each length that it meets, milliseconds and
+megabytes for every matrix of the model, so that of ever new ones memory grows and steps become slow."""
+
+_MOST_WORKERS = 4  # a step is split among them; in small parts less is shared, and each has its own memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +162,73 @@ def pack(examples: Sequence[Example]) -> PackedBatch:
     )
 
 
-def micro_batches(examples: Sequence[Example], token_budget: int) -> Iterator[list[Example]]:
-    """Splits a batch into groups of at most ``token_budget`` tokens; a longer example makes a run of its own."""
-    run: list[Example] = []
-    for example in examples:
-        if run and sum(map(len, run)) + len(example) > token_budget:
-            yield run
-            run = []
-        run.append(example)
-    if run:
-        yield run
+def micro_batches(examples: Sequence[Example], token_budget: int, multiple: int = 1) -> list[list[Example]]:
+    """Splits a batch into runs of about equal size, of at most ``token_budget`` tokens; a longer example is alone.
+
+    Args:
+        examples: in the order to keep.
+        token_budget: of one run.
+        multiple: the number of runs is one of this, if there are enough examples.
+    """
+    ends = list(accumulate(map(len, examples)))
+    total = ends[-1] if ends else 0
+    count = multiple * -(-total // (token_budget * multiple))
+    while True:
+        shares = [count * (2 * end - len(one)) // (2 * total) for one, end in zip(examples, ends, strict=True)]
+        numbered = groupby(zip(shares, examples, strict=True), key=itemgetter(0))
+        runs = [[one for _, one in run] for _, run in numbered]
+        if all(len(run) == 1 or sum(map(len, run)) <= token_budget for run in runs):
+            return runs
+        count += multiple
+
+
+class PassWorkers:
+    """Threads that run packed passes side by side: a pass gains little from a second core.
+
+    They share the threads that PyTorch has; until they end, it computes with one worker's part of them elsewhere too.
+    """
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
+        self._count = min(self._threads, _MOST_WORKERS)
+        torch.set_num_threads(self._threads // self._count)
+        # Holds for one thread, as inference mode and autocast do.
+        self._pool = ThreadPoolExecutor(self._count, initializer=torch.set_flush_denormal, initargs=(True,))
+
+    def __enter__(self) -> PassWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads)
+
+    def run(
+        self, one_pass: Callable[[list[Example]], Result], examples: Sequence[Example], token_budget: int
+    ) -> Iterator[Result]:
+        """Results of passes over at most ``token_budget`` tokens each, in the order of the examples."""
+        return self._pool.map(one_pass, micro_batches(examples, token_budget, self._count))
 
 
 def logits_at(model: LlamaForCausalLM, batch: PackedBatch, rows: torch.Tensor) -> torch.Tensor:
     """Logits (rows, vocabulary) of the token after each of ``rows``."""
+    tokens, spare = batch.ids.shape[1], -batch.ids.shape[1] % _LENGTH_STEP
+    filler = [Run(slice(tokens, tokens + spare), (), None)] if spare else []
     hidden = model.model(
-        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, runs=batch.runs
+        input_ids=functional.pad(batch.ids, (0, spare)),
+        position_ids=functional.pad(batch.positions, (0, spare)),
+        use_cache=False,
+        runs=[*batch.runs, *filler],
     ).last_hidden_state[0]
-    logits: torch.Tensor = model.lm_head(hidden[rows])
-    return logits
+    logits: torch.Tensor = model.lm_head(hidden[functional.pad(rows, (0, -len(rows) % _ROWS_STEP))])
+    return logits[: len(rows)]
 
 
 def loss_sum(model: LlamaForCausalLM, batch: PackedBatch) -> torch.Tensor:
     """Weighted sum of the cross-entropies; divide by the weights of the whole step for its mean."""
     losses = functional.cross_entropy(logits_at(model, batch, batch.rows), batch.targets, reduction="none")
     return (losses * batch.weights).sum()
+
+
+def autocast(precision: str) -> Any:
+    """The context in which the matrix products are computed in bfloat16, if so wished."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32")

@@ -38,9 +38,11 @@ from training.run_folder import (
 from training.validation import validate
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
 
     from guardreasoner_moderation.checkpoint import Checkpoint
+    from training.packed import PassWorkers
 
 _SMALLEST_BUDGET = 128  # tokens of a forward pass; where even these do not fit, the machine is too small
 
@@ -57,6 +59,7 @@ def main(
 
     from guardreasoner_moderation.checkpoint import read_gguf
     from guardreasoner_moderation.engines.encoding import SpanEncoder
+    from training.packed import PassWorkers
 
     recipe = read_recipe(recipe_file)
     refuse_other_run(out, recipe)
@@ -100,43 +103,42 @@ def main(
     seconds_before, tokens_before = progress["seconds"], progress["tokens"]
     started = saved = time.monotonic()
 
-    for step in range(progress["step"], len(batches)):
-        loss, budget = gradients(base, batches[step], budget, recipe.precision)
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+    with PassWorkers() as workers:
+        for step in range(progress["step"], len(batches)):
+            loss, budget = gradients(workers, base, batches[step], budget, recipe.precision)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
 
-        now = time.monotonic()
-        progress["step"] = step + 1
-        progress["tokens"] += tokens_to_come[step]
-        progress["seconds"] = seconds_before + now - started
-        progress["losses"].append(round(loss, 5))
-        if (step + 1) % 10 == 0:
-            rate = (progress["tokens"] - tokens_before) / (now - started)
-            left = sum(tokens_to_come[step + 1 :]) / rate
-            mean = sum(progress["losses"][-10:]) / 10
-            typer.echo(
-                f"step {step + 1}/{len(batches)}  loss {mean:.3f}  {rate:.0f} tokens/s  {left / 60:.0f} minutes left"
-            )
-        last = step + 1 == len(batches)
-        if (step + 1) % recipe.eval_steps == 0 or last:
-            few = slice(recipe.eval_items)
-            with autocast(recipe.precision):
-                figures = validate(base, validation[few], styles[few], checkpoint, budget)
-            if all(figures["loss"] < look["loss"] for look in progress["validation"]):
-                save_best(out, model, step + 1)
-            progress["validation"].append({"step": step + 1, **figures})
-            typer.echo(json.dumps(progress["validation"][-1]))
-        if now - saved > 60 * recipe.save_minutes or last:
-            save_progress(out, model, progress, optimizer, schedule)
-            saved = time.monotonic()
+            now = time.monotonic()
+            progress["step"] = step + 1
+            progress["tokens"] += tokens_to_come[step]
+            progress["seconds"] = seconds_before + now - started
+            progress["losses"].append(round(loss, 5))
+            if (step + 1) % 10 == 0:
+                rate = (progress["tokens"] - tokens_before) / (now - started)
+                left = sum(tokens_to_come[step + 1 :]) / rate
+                mean = sum(progress["losses"][-10:]) / 10
+                place = f"step {step + 1}/{len(batches)}"
+                typer.echo(f"{place}  loss {mean:.3f}  {rate:.0f} tokens/s  {left / 60:.0f} minutes left")
+            last = step + 1 == len(batches)
+            if (step + 1) % recipe.eval_steps == 0 or last:
+                few = slice(recipe.eval_items)
+                figures = validate(workers, base, validation[few], styles[few], checkpoint, budget, recipe.precision)
+                if all(figures["loss"] < look["loss"] for look in progress["validation"]):
+                    save_best(out, model, step + 1)
+                progress["validation"].append({"step": step + 1, **figures})
+                typer.echo(json.dumps(progress["validation"][-1]))
+            if now - saved > 60 * recipe.save_minutes or last:
+                save_progress(out, model, progress, optimizer, schedule)
+                saved = time.monotonic()
 
-    best_step = load_best(out, model)
-    for parameter in parameters:  # half the size; what is evaluated and released is this rounded adapter
-        parameter.data = parameter.data.half().float()
-    with autocast(recipe.precision):
-        final = {"step": best_step, **validate(base, validation, styles, checkpoint, budget)}
+        best_step = load_best(out, model)
+        for parameter in parameters:  # half the size; what is evaluated and released is this rounded adapter
+            parameter.data = parameter.data.half().float()
+        looked = validate(workers, base, validation, styles, checkpoint, budget, recipe.precision)
+        final = {"step": best_step, **looked}
     for parameter in parameters:
         parameter.data = parameter.data.half()
     model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
@@ -154,8 +156,10 @@ def main(
     typer.echo(f"adapter of step {best_step} written to {out / 'adapter'}: {json.dumps(final)}")
 
 
-def gradients(model: Any, batch: Sequence[Example], budget: int, precision: str) -> tuple[float, int]:
-    """One step's gradients, summed over passes of at most ``budget`` tokens.
+def gradients(
+    workers: PassWorkers, model: Any, batch: Sequence[Example], budget: int, precision: str
+) -> tuple[float, int]:
+    """One step's gradients, summed over passes of at most ``budget`` tokens, in an order of their own.
 
     Where a pass does not fit into memory, the step starts anew with half the budget.
 
@@ -164,17 +168,23 @@ def gradients(model: Any, batch: Sequence[Example], budget: int, precision: str)
     """
     import torch
 
-    from training.packed import loss_sum, micro_batches, pack
+    from training.packed import autocast, loss_sum, pack
 
     total_weight = sum(sum(one.weights) for one in batch)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def one_pass(run: list[Example]) -> tuple[float, tuple[torch.Tensor, ...]]:
+        with autocast(precision):
+            part = loss_sum(model, pack(run)) / total_weight
+        return part.item(), torch.autograd.grad(part, parameters)
+
     while True:
         loss = 0.0
         try:
-            for run in micro_batches(sorted(batch, key=lambda one: one.ids), budget):
-                with autocast(precision):
-                    part = loss_sum(model, pack(run)) / total_weight
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += part.item()
+            for part, found in workers.run(one_pass, sorted(batch, key=lambda one: one.ids), budget):
+                loss += part
+                for parameter, gradient in zip(parameters, found, strict=True):
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
             return loss, budget
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as exc:
             out_of_memory = not isinstance(exc, RuntimeError) or "allocate memory" in str(exc)
@@ -183,13 +193,6 @@ def gradients(model: Any, batch: Sequence[Example], budget: int, precision: str)
             budget //= 2
             model.zero_grad(set_to_none=True)
             typer.echo(f"a forward pass did not fit into memory; going on with {budget} tokens in a pass")
-
-
-def autocast(precision: str) -> Any:
-    """The context in which the matrix products are computed in bfloat16, if so wished."""
-    import torch
-
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32")
 
 
 def make_batches(

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner_moderation.results import LABELS, Label, Task
@@ -14,6 +15,7 @@ from training.verdict_figures import verdict_figures
 
 if TYPE_CHECKING:
     from guardreasoner_moderation.checkpoint import Checkpoint
+    from training.packed import PassWorkers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,43 +29,55 @@ class Answer:
 
 
 def validate(
-    model: Any, examples: Sequence[Example], styles: Sequence[str], checkpoint: Checkpoint, token_budget: int
+    workers: PassWorkers,
+    model: Any,
+    examples: Sequence[Example],
+    styles: Sequence[str],
+    checkpoint: Checkpoint,
+    token_budget: int,
+    precision: str,
 ) -> dict[str, Any]:
     """Figures of the verdict mode, each label judged after the true ones before it.
 
     Args:
+        workers: that run the passes.
         model: the base model with its adapter, with packed attention.
         examples: in verdict mode.
         styles: the kind of each example, for figures of their own.
         checkpoint: whose tokenizer the examples were made with.
         token_budget: tokens of one forward pass.
+        precision: the recipe's.
 
     Returns:
         :func:`figures_of` the answers.
     """
     import torch
 
-    from training.packed import logits_at, micro_batches, pack
+    from training.packed import autocast, logits_at, pack
 
     def first_token(label: Label) -> int:
         ids: list[int] = checkpoint.tokenizer.encode(f" {label.value}").ids
         return ids[0]
 
     style_of = {id(example): style for example, style in zip(examples, styles, strict=True)}
-    answers = []
-    model.eval()
-    with torch.inference_mode():
-        for run in micro_batches(sorted(examples, key=len), token_budget):
-            batch = pack(run)
-            slots = [
-                (path[position - 1], task, label, style_of[id(example)])
-                for path, example in zip(batch.paths, run, strict=True)
-                for position, task, label in example.labels
-            ]
+
+    def one_pass(run: list[Example]) -> list[Answer]:
+        batch = pack(run)
+        slots = [
+            (path[position - 1], task, label, style_of[id(example)])
+            for path, example in zip(batch.paths, run, strict=True)
+            for position, task, label in example.labels
+        ]
+        with torch.inference_mode(), autocast(precision):
             logits = logits_at(model, batch, torch.tensor([row for row, *_ in slots])).float()
-            for row, (_, task, label, style) in zip(logits, slots, strict=True):
-                risky, other = (row[first_token(word)].item() for word in LABELS[task])
-                answers.append(Answer(task, label is LABELS[task][0], 1 / (1 + math.exp(other - risky)), style))
+        answers = []
+        for row, (_, task, label, style) in zip(logits, slots, strict=True):
+            risky, other = (row[first_token(word)].item() for word in LABELS[task])
+            answers.append(Answer(task, label is LABELS[task][0], 1 / (1 + math.exp(other - risky)), style))
+        return answers
+
+    model.eval()
+    answers = list(chain.from_iterable(workers.run(one_pass, sorted(examples, key=len), token_budget)))
     model.train()
     return figures_of(answers)
 

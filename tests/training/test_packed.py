@@ -11,7 +11,7 @@ from torch.nn import functional
 from guardreasoner_moderation.checkpoint import read_gguf
 from guardreasoner_moderation.engines.transformers import llama_from_checkpoint
 from training.data import Example
-from training.packed import ATTENTION, logits_at, loss_sum, micro_batches, pack
+from training.packed import ATTENTION, PassWorkers, logits_at, loss_sum, micro_batches, pack
 
 SHARED = tuple(range(20, 40))
 
@@ -84,7 +84,38 @@ def test_one_example_alone_is_packed() -> None:
 
 
 def test_micro_batches_keep_the_budget_and_every_example() -> None:
-    runs = list(micro_batches(EXAMPLES, 40))
+    runs = micro_batches(EXAMPLES, 40)
     assert [one for run in runs for one in run] == EXAMPLES
     assert all(sum(map(len, run)) <= 40 for run in runs)
-    assert list(micro_batches(EXAMPLES[:2], 3)) == [EXAMPLES[:1], EXAMPLES[1:2]]
+    assert micro_batches(EXAMPLES[:2], 3) == [EXAMPLES[:1], EXAMPLES[1:2]]
+    assert micro_batches([], 40) == []
+
+
+def test_micro_batches_are_as_many_as_workers_need_and_about_equal() -> None:
+    assert [sum(map(len, run)) for run in micro_batches(EXAMPLES, 200, 2)] == [59, 48]
+    assert len(micro_batches(EXAMPLES, 60, 2)) == 2
+    assert len(micro_batches(EXAMPLES, 50, 2)) == 4
+
+
+def test_workers_give_results_in_order_and_torch_its_threads_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with PassWorkers() as workers:
+            found = list(workers.run(lambda run: (run, torch.get_num_threads()), EXAMPLES, 200))
+            assert torch.get_num_threads() == 1
+        assert [one for run, _ in found for one in run] == EXAMPLES
+        assert [threads for _, threads in found] == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rounding_lengths_up_changes_no_logits(models: tuple[torch.nn.Module, torch.nn.Module]) -> None:
+    packed, plain = models
+    batch = pack(EXAMPLES[3:4])
+    with torch.inference_mode():
+        ours = logits_at(packed, batch, torch.tensor([3, 1]))
+        theirs = plain(torch.tensor([EXAMPLES[3].ids])).logits[0, [3, 1]]
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, atol=1e-4)
