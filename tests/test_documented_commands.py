@@ -67,7 +67,6 @@ NOT_RUN: Mapping[str, str] = {
     "accelerate launch": GPU,
     "python -m training.hs_dpo": LONG,
     "python -m training.ablations": LONG,
-    "python -m reliability.": LONG,
     "python -m model_cards.release runs/mine --repo-id you/guard --space": HUB,
     "python -m model_cards.release RUN --repo-id owner/name --space": HUB,
     "scripts/reproduce_embedded.sh DATA BENCHMARKS runs/new": LONG,
