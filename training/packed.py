@@ -1,10 +1,10 @@
-"""Sequences in one forward pass without padding, and with what they have in common computed once.
+"""Sequences in one forward pass without padding each, and with what they have in common computed once.
 
 The sequences are laid end to end in one row as a trie: a run of tokens that several sequences begin with (the system
 message, or one item's text before its think and its verdict answer) stands there once. Every layer but attention treats
 positions alike; in attention each run sees itself and the runs before it on its path, so a packed pass equals separate
 ones (tests/training/test_packed.py). The output projection, here the dearest layer (49,152 words), is computed at the
-positions that carry loss alone.
+positions that carry loss alone. The row as a whole is filled up to one of few lengths.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def main(
 def gradients(
     workers: PassWorkers, model: Any, batch: Sequence[Example], budget: int, precision: str
 ) -> tuple[float, int]:
-    """One step's gradients, summed over passes of at most ``budget`` tokens, in an order of their own.
+    """One step's gradients, summed over passes of at most ``budget`` tokens, always in the same order.
 
     Where a pass does not fit into memory, the step starts anew with half the budget.
 
