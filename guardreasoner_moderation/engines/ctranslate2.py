@@ -7,7 +7,6 @@ A Llama-type GGUF base and a LoRA adapter are merged in numpy and written once i
 from __future__ import annotations
 
 import json
-import os
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -32,6 +31,7 @@ from guardreasoner_moderation.engines.base import (
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, read_tokenizer
 from guardreasoner_moderation.engines.int8 import quantize_rows
+from guardreasoner_moderation.engines.openmp import brief_spinning
 from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError
 from guardreasoner_moderation.prompts import Prompt
@@ -39,11 +39,6 @@ from guardreasoner_moderation.rotation import rotated
 
 if TYPE_CHECKING:
     import ctranslate2
-
-# Intel's MKL, which CTranslate2 would take for int8 on Intel's processors, rounds otherwise than what it takes
-# elsewhere: an item would get another score, and other words of reasoning, than on the machines where the model was
-# calibrated and measured (docs/performance.md). The library reads this once, when it is loaded.
-os.environ.setdefault("CT2_USE_MKL", "0")
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
 _FEW_BATCHES = 4  # as a text in think mode has, or a few windows of a long one
@@ -61,7 +56,8 @@ def convert(checkpoint: Checkpoint, folder: Path, *, quantization: str | None = 
         folder: where to write.
         quantization: "int8", or None for float32.
     """
-    from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
+    with brief_spinning():
+        from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
 
     if quantization is not None:
         checkpoint = rotated(checkpoint)
@@ -254,7 +250,8 @@ class CTranslate2Engine:
             return self._generators[workers, threads]
 
     def _load(self, workers: int, threads: int) -> ctranslate2.Generator:
-        import ctranslate2
+        with brief_spinning():
+            import ctranslate2
 
         try:
             return ctranslate2.Generator(

@@ -1,0 +1,64 @@
+"""How threads of OpenMP wait: the settings, and that the library that takes them is the one that CTranslate2 brings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from guardreasoner_moderation.engines.openmp import brief_spinning
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
+
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@linux_only
+def test_the_settings_stand_in_the_environment_only_while_a_library_is_loaded() -> None:
+    with brief_spinning():
+        assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("active", "300000")
+    assert not set(NAMES) & set(os.environ)
+
+
+@linux_only
+def test_they_are_taken_back_where_the_library_cannot_be_loaded() -> None:
+    with pytest.raises(ImportError, match="no such library"), brief_spinning():
+        raise ImportError("no such library")
+    assert not set(NAMES) & set(os.environ)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "7")
+    with brief_spinning():
+        assert {key: os.environ[key] for key in NAMES if key in os.environ} == {name: "7"}
+    assert os.environ[name] == "7"
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with brief_spinning():
+        assert not set(NAMES) & set(os.environ)
+
+
+@linux_only
+def test_the_engine_loads_ctranslate2_with_them() -> None:
+    # OMP_DISPLAY_ENV lets a runtime say what it has read; PyTorch would bring another.
+    code = "import sys; sys.modules['torch'] = None;from guardreasoner_moderation import Moderator; Moderator().close()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in done.stderr
+    assert "GOMP_SPINCOUNT = '300000'" in done.stderr
