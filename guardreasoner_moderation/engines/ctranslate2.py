@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
 _FEW_BATCHES = 4  # as a text in think mode has, or a few windows of a long one
-_BATCH_TOKENS = 1024  # of the prompts; larger batches are no faster to read, and a token's state takes 0.2 MB
+_BATCH_TOKENS = 768  # of the prompts; larger batches are hardly faster, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
 """Token ids of a prompt: those whose state CTranslate2 keeps, and the rest."""
@@ -265,11 +265,11 @@ class CTranslate2Engine:
 
         A few have all threads, two at a time: a text is read with and without reasoning side by side, and its reasoning
         goes on with all threads where the other has ended. Many run on a thread each, since a token is too little work
-        to share; but with two threads that gains too little for a second copy of the weights.
+        to share; that takes a second copy of the weights.
         """
         if self._device != "cpu":
             return 1, self._threads
-        if batches <= _FEW_BATCHES or self._threads <= 2:
+        if batches <= _FEW_BATCHES:
             return min(2, self._threads), self._threads
         return self._threads, 1
 

@@ -221,16 +221,18 @@ def test_sampling_is_repeatable_by_its_seed(embedded: Moderator) -> None:
     assert drawn[0] != drawn[1]
 
 
-def test_two_threads_give_what_one_gives_with_one_copy_of_the_weights(tiny_gguf: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "copies"), [(3, 1), (6, 2)])
+def test_two_threads_give_what_one_gives(tiny_gguf: Path, tmp_path: Path, count: int, copies: int) -> None:
     convert(read_gguf(tiny_gguf), tmp_path)
-    some = [build_prompt(Interaction("ab " * size), PromptFormat.COMPACT, Mode.THINK) for size in (1, 90, 40)]
+    sizes = (1, 90, 40, 20, 70, 140)[:count]  # each a batch of its own
+    some = [build_prompt(Interaction("ab " * size), PromptFormat.COMPACT, Mode.THINK) for size in sizes]
     written: list[list[str]] = []
     for threads in (1, 2):
         engine = CTranslate2Engine(tmp_path, threads=threads)
         alone = [engine.generate([prompt], max_new_tokens=8)[0].text for prompt in some]
         assert [one.text for one in engine.generate(some, max_new_tokens=8)] == alone
         assert engine._generators is not None
-        assert len(engine._generators) == 1
+        assert len(engine._generators) == min(copies, threads)  # a few batches need no second one
         written.append(alone)
         engine.close()
         with pytest.raises(EngineError, match="this engine is closed"):
