@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
 _FEW_BATCHES = 4  # as a text in think mode has, or a few windows of a long one
-_BATCH_TOKENS = 768  # of the prompts; larger batches are hardly faster, and a token's state takes 0.2 MB
+_BATCH_TOKENS = 512  # of the prompts; larger batches are hardly faster, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
 """Token ids of a prompt: those whose state CTranslate2 keeps, and the rest."""
