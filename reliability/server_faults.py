@@ -33,6 +33,7 @@ READ_SECONDS = 5.0
 
 _HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n"
 _FORM = '{"prompt": "How do I bake bread number'
+_FAIR_SECONDS = 1.5  # a little more than the server lets every client have before it prefers others
 _SLACK = 10.0  # seconds that a busy machine may be late; the figures tell how late it was
 
 
@@ -105,6 +106,11 @@ class Clients:
             refused = refused or (ready.status_code == 503 and "Retry-After" in ready.headers)
             await asyncio.sleep(0.05)
         raise RuntimeError(f"not ready again after {seconds:.0f} s" if refused else "/readyz did not tell of the death")
+
+    async def come_to(self) -> None:
+        """Until the server comes to a client that connects now, whatever it says: it has come to all before."""
+        with suppress(httpx.HTTPError):
+            await self._http.get("/healthz")
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -267,8 +273,7 @@ async def slow_clients(url: str, kind: str, number: int, *, seconds: float = REA
     where = urlsplit(url)
     held: list[float] = []
 
-    async def hold() -> None:
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         started = time.monotonic()
         with suppress(OSError):
             writer.write(first)
@@ -284,8 +289,10 @@ async def slow_clients(url: str, kind: str, number: int, *, seconds: float = REA
             await writer.wait_closed()
 
     async with clients(url) as some:
-        holding = [asyncio.create_task(hold()) for _ in range(number)]
-        await asyncio.sleep(READ_SECONDS / 2)  # all of them have connected, and had the second that each may have
+        connecting = (asyncio.open_connection(where.hostname, where.port) for _ in range(number))
+        holding = [asyncio.create_task(hold(*one)) for one in await asyncio.gather(*connecting)]
+        await some.come_to()
+        await asyncio.sleep(_FAIR_SECONDS)
         while not all(task.done() for task in holding):
             await some.ask_once(4, 0)
         await asyncio.gather(*holding)

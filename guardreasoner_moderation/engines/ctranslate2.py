@@ -31,7 +31,7 @@ from guardreasoner_moderation.engines.base import (
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, read_tokenizer
 from guardreasoner_moderation.engines.int8 import quantize_rows
-from guardreasoner_moderation.engines.openmp import brief_spinning
+from guardreasoner_moderation.engines.openmp import brief_spinning, uncounted
 from guardreasoner_moderation.engines.parallel import available_threads
 from guardreasoner_moderation.errors import EngineError, IncompatibleModelError, InputError
 from guardreasoner_moderation.prompts import Prompt
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import ctranslate2
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
-_FEW_BATCHES = 4  # as a text in think mode has, or a few windows of a long one
+_FEW_BATCHES = 4  # as a text in think mode has, or the windows of a long one
 _BATCH_TOKENS = 512  # of the prompts; larger batches are hardly faster, and a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
@@ -253,24 +253,25 @@ class CTranslate2Engine:
         with brief_spinning():
             import ctranslate2
 
-        try:
+        def load() -> ctranslate2.Generator:
             return ctranslate2.Generator(
                 str(self._folder), device=self._device, inter_threads=workers, intra_threads=threads
             )
+
+        try:
+            return uncounted(load)
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 cannot load {self._folder}: {exc}") from exc
 
     def _sharing(self, batches: int) -> tuple[int, int]:
         """How many of so many batches run at once, and with how many threads each.
 
-        A few have all threads, two at a time: a text is read with and without reasoning side by side, and its reasoning
-        goes on with all threads where the other has ended. Many run on a thread each, since a token is too little work
-        to share; that takes a second copy of the weights.
+        A few have all threads, one batch after the other: side by side there would be more threads than cores, which
+        sleep at every loop's end. More of them run on a thread each, which waits for no other; that takes a second copy
+        of the weights.
         """
-        if self._device != "cpu":
+        if self._device != "cpu" or batches <= max(_FEW_BATCHES, self._threads // 2):
             return 1, self._threads
-        if batches <= _FEW_BATCHES:
-            return min(2, self._threads), self._threads
         return self._threads, 1
 
     def _encode_for_call(self, prompt: Prompt, max_new_tokens: int) -> Query:

@@ -1,16 +1,20 @@
 """How threads of an OpenMP loop wait for each other.
 
-A forward pass has hundreds of loops, and after each of them every thread waits for the slowest. GNU's OpenMP lets them
-sleep at once where it has more threads than there are cores, as there are with two batches side by side, and to wake
-one takes longer than most of the loops; on a virtual machine it was a third of the time (docs/performance.md).
+A forward pass has hundreds of loops, and after each of them every thread waits for the slowest. It may spin, which goes
+on at once, or sleep, and to wake it takes longer than most of the loops. GNU's OpenMP lets threads spin only while it
+counts no more of them than there are cores (docs/performance.md has what sleeping costs).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _SETTINGS = {
     # 1,000 turns before it sleeps, in place of 100, where there are more threads than cores,
@@ -38,3 +42,14 @@ def brief_spinning() -> Iterator[None]:
     finally:
         for name in _SETTINGS:
             os.environ.pop(name, None)
+
+
+def uncounted(work: Callable[[], _T]) -> _T:
+    """What ``work`` returns; its loops leave no threads behind that OpenMP counts.
+
+    A thread that has run a loop keeps its helpers for the next one, and OpenMP counts them until it ends. Those of a
+    thread that loads a model would be too many beside the model's own, which has all cores, and all would sleep. So a
+    thread does the work that ends with it.
+    """
+    with ThreadPoolExecutor(max_workers=1) as passing:
+        return passing.submit(work).result()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from guardreasoner_moderation.engines.openmp import brief_spinning
+from guardreasoner_moderation.engines.openmp import brief_spinning, uncounted
+from guardreasoner_moderation.engines.parallel import available_threads
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
 
@@ -62,3 +64,35 @@ def test_the_engine_loads_ctranslate2_with_them() -> None:
     )
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in done.stderr
     assert "GOMP_SPINCOUNT = '300000'" in done.stderr
+
+
+def test_work_is_done_by_a_thread_that_has_ended() -> None:
+    worker = uncounted(threading.current_thread)
+    assert worker is not threading.current_thread()
+    assert not worker.is_alive()
+
+
+def test_what_it_raises_reaches_the_caller() -> None:
+    def fail() -> None:
+        raise RuntimeError("no such folder")
+
+    with pytest.raises(RuntimeError, match="no such folder"):
+        uncounted(fail)
+
+
+@linux_only
+@pytest.mark.skipif(available_threads() < 2, reason="one thread waits for no other")
+def test_threads_of_the_embedded_model_do_not_sleep_at_every_loop() -> None:
+    code = """
+import resource
+from guardreasoner_moderation import Moderator
+with Moderator() as guard:
+    guard.classify("How do I bake rye bread without an oven?", mode="verdict")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    for _ in range(5):
+        guard.classify("How do I bake rye bread without an oven?", mode="verdict")
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) // 5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Some 1,000 where threads sleep. One that the host takes away for long lets the other sleep now and then.
+    assert int(done.stdout) < 150
