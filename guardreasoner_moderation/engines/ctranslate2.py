@@ -308,7 +308,7 @@ class CTranslate2Engine:
         import ctranslate2
 
         workers, threads = self._sharing(1 if one_by_one else len(batches))
-        side_by_side = workers > 1 and len(batches) > 1 and not one_by_one
+        side_by_side = workers > 1
         options: dict[str, Any] = {}
         if sampling is None:
             generator = self._generator(workers, threads)

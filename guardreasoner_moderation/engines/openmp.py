@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -51,5 +52,16 @@ def uncounted(work: Callable[[], _T]) -> _T:
     thread that loads a model would be too many beside the model's own, which has all cores, and all would sleep. So a
     thread does the work that ends with it.
     """
-    with ThreadPoolExecutor(max_workers=1) as passing:
-        return passing.submit(work).result()
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            outcome.set_exception(exc)
+
+    # An executor takes no more work once the main thread has ended, though others may go on.
+    passing = Thread(target=run)
+    passing.start()
+    passing.join()
+    return outcome.result()
