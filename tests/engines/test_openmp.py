@@ -10,7 +10,6 @@ import threading
 import pytest
 
 from guardreasoner_moderation.engines.openmp import brief_spinning, uncounted
-from guardreasoner_moderation.engines.parallel import available_threads
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
 
@@ -94,7 +93,7 @@ threading.Thread(target=late).start()
 
 
 @linux_only
-@pytest.mark.skipif(available_threads() < 2, reason="one thread waits for no other")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="one core")
 def test_threads_of_the_embedded_model_do_not_sleep_at_every_loop() -> None:
     code = """
 import resource
@@ -106,6 +105,7 @@ with Moderator() as guard:
         guard.classify("How do I bake rye bread without an oven?", mode="verdict")
     print((resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) // 5)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}  # tests that run side by side have a thread each
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     # Some 400 where threads sleep. One that the host takes away for long lets the other sleep now and then.
     assert int(done.stdout) < 150
