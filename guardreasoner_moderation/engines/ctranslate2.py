@@ -10,7 +10,7 @@ import json
 import threading
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,6 +30,7 @@ from guardreasoner_moderation.engines.base import (
     score_words,
 )
 from guardreasoner_moderation.engines.encoding import SpanEncoder, read_tokenizer
+from guardreasoner_moderation.engines.heap import give_back
 from guardreasoner_moderation.engines.int8 import quantize_rows
 from guardreasoner_moderation.engines.openmp import brief_spinning, uncounted
 from guardreasoner_moderation.engines.parallel import available_threads
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 _LENGTH_STEP = 16  # tokens; prompts with filler are brought to a multiple of it, so that more of them share a batch
 _FEW_BATCHES = 4  # as a text in think mode has, or the windows of a long one
-_BATCH_TOKENS = 512  # of the prompts; larger batches are hardly faster, and a token's state takes 0.2 MB
+_READ_TOKENS = 512  # of a batch's prompts that are answered at once; more are no faster
+_WRITE_TOKENS = 1024  # of those that write first, which share the steps; but a token's state takes 0.2 MB
 
 Query: TypeAlias = tuple[list[int], list[int]]
 """Token ids of a prompt: those whose state CTranslate2 keeps, and the rest."""
@@ -165,7 +167,7 @@ class CTranslate2Engine:
             SlotWatcher(prompt, firsts, self._encoder.decode, last_words[number] if last_words else None)
             for number, prompt in enumerate(prompts)
         ]
-        batches = list(_batches(encoded))
+        batches = list(_batches(encoded, {n for n, watcher in enumerate(watchers) if watcher.heading_at([]) is None}))
         followers: list[_Follower | None] = [None] * len(batches)
         if stop or on_text or last_words:
             followers = [_Follower(batch, watchers, self._encoder.decode, stop, on_text) for batch in batches]
@@ -262,6 +264,8 @@ class CTranslate2Engine:
             return uncounted(load)
         except (RuntimeError, ValueError) as exc:
             raise EngineError(f"CTranslate2 cannot load {self._folder}: {exc}") from exc
+        finally:
+            give_back()
 
     def _sharing(self, batches: int) -> tuple[int, int]:
         """How many of so many batches run at once, and with how many threads each.
@@ -347,6 +351,8 @@ class CTranslate2Engine:
             # CTranslate2's thread keeps what a callback raised, with this frame in its traceback: a generator that
             # stood here would outlive the engine.
             del generator
+            if side_by_side:
+                give_back()
 
 
 class _Follower:
@@ -391,20 +397,25 @@ def _results(batch: list[Any]) -> list[Any]:
     return [one.result() if hasattr(one, "result") else one for one in batch]
 
 
-def _batches(queries: Sequence[Query]) -> Iterator[list[int]]:
+def _batches(queries: Sequence[Query], writing: Collection[int] = ()) -> Iterator[list[int]]:
     """Numbers of the queries in runs that share their head and have one length.
 
     Of a batch of mixed lengths CTranslate2 reads at once only up to the shortest prompt, and the rest step by step.
     That rounds differently in int8, so that an item's neighbours would change its score.
+
+    Args:
+        queries: of the prompts.
+        writing: numbers of those that write before they answer. They come first: the others are short, and fill the
+            time that the last long ones take.
     """
 
-    def shape(number: int) -> tuple[list[int], int]:
+    def shape(number: int) -> tuple[bool, list[int], int]:
         head, rest = queries[number]
-        return head, len(rest)
+        return number not in writing, head, len(rest)
 
-    for (head, length), run in groupby(sorted(range(len(queries)), key=shape), key=shape):
+    for (answered, head, length), run in groupby(sorted(range(len(queries)), key=shape), key=shape):
         numbers = list(run)
-        size = max(1, _BATCH_TOKENS // (len(head) + length))
+        size = max(1, (_READ_TOKENS if answered else _WRITE_TOKENS) // (len(head) + length))
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 

@@ -17,7 +17,7 @@ import pytest
 from guardreasoner_moderation import EngineError, IncompatibleModelError, Moderator, weights
 from guardreasoner_moderation.checkpoint import Checkpoint, add_lora, read_gguf
 from guardreasoner_moderation.engines.base import Sampling
-from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine, convert
+from guardreasoner_moderation.engines.ctranslate2 import CTranslate2Engine, _batches, convert
 from guardreasoner_moderation.engines.encoding import SpanEncoder
 from guardreasoner_moderation.engines.transformers import TransformersEngine, llama_from_checkpoint
 from guardreasoner_moderation.interactions import Interaction
@@ -60,6 +60,15 @@ def float32() -> Iterator[CTranslate2Engine]:
 
 def prompts() -> list[Prompt]:
     return [build_prompt(Interaction(text), PromptFormat.COMPACT, Mode.VERDICT) for text in TEXTS]
+
+
+def test_batches_that_write_come_first_and_are_larger() -> None:
+    verdict, think = [1] * 20, [2] * 20
+    short, long, other = (verdict, [0] * 108), (think, [0] * 236), (think, [0] * 230)
+    queries = [short, long, short, long, other, short, long, short, short]
+    assert list(_batches(queries, writing={1, 3, 4, 6})) == [[4], [1, 3, 6], [0, 2, 5, 7], [8]]
+    assert list(_batches([long, long, long])) == [[0, 1], [2]]
+    assert list(_batches([(think, [0] * 2_000)] * 2)) == [[0], [1]]
 
 
 def test_float32_logits_equal_those_of_transformers(checkpoint: Checkpoint, float32: CTranslate2Engine) -> None:
