@@ -2,7 +2,8 @@
 
     python -m evaluation.speed_sides ours
 
-Every command and every answer is one line of JSON. Only one side works at a time; the others wait for their turn.
+Every command and every answer is one line of JSON. Only one side works at a time; the others wait for their turn, which
+comes when the one before is at rest.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from guardreasoner_moderation.results import Mode
+
+_LOOK_SECONDS = 0.05  # a process that computes less than a tenth of it is at rest
 
 
 class Side(Protocol):
@@ -101,6 +104,19 @@ SIDES: Mapping[str, Callable[..., Side]] = {
 }
 
 
+def come_to_rest(most: float = 10.0) -> None:
+    """Waits until no thread of this process computes, at most so many seconds.
+
+    llama.cpp's threads go on polling for 0.3 to 1.2 seconds after each call, and would slow down whose turn is next.
+    """
+    deadline = time.monotonic() + most
+    while time.monotonic() < deadline:
+        before = time.process_time()
+        time.sleep(_LOOK_SECONDS)
+        if time.process_time() - before < _LOOK_SECONDS / 10:
+            return
+
+
 def main() -> None:
     """Serve one side until stdin ends."""
     import resource
@@ -113,8 +129,10 @@ def main() -> None:
         command = json.loads(line)
         started = time.perf_counter()
         tokens = side.judge(command["texts"], Mode(command["mode"]), command["tokens"])
+        seconds = time.perf_counter() - started
+        come_to_rest()
         answer = {
-            "seconds": time.perf_counter() - started,
+            "seconds": seconds,
             "tokens": tokens,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }

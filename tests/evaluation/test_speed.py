@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from evaluation.speed import race
 from evaluation.speed_limits import bytes_to_write, measure_peaks, operations_to_read
+from evaluation.speed_sides import come_to_rest
 from guardreasoner_moderation.checkpoint import LlamaShape
 from guardreasoner_moderation.results import Mode
 
@@ -81,3 +84,33 @@ def test_a_side_answers_line_by_line(mode: Mode) -> None:
     assert answer["tokens"] == [1 if mode is Mode.VERDICT else 4]
     assert answer["seconds"] > 0
     assert answer["peak_mb"] > 100
+
+
+def test_a_side_hands_over_only_when_its_threads_are_at_rest() -> None:
+    ended = threading.Event()
+
+    def poll() -> None:
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            pass
+        ended.set()
+
+    threading.Thread(target=poll).start()
+    come_to_rest()
+    assert ended.is_set()
+
+
+def test_a_side_that_never_rests_is_not_waited_for_longer_than_allowed() -> None:
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.is_set():
+            pass
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    started = time.monotonic()
+    come_to_rest(most=0.3)
+    ended.set()
+    thread.join()
+    assert 0.3 <= time.monotonic() - started < 5
