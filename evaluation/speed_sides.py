@@ -3,7 +3,8 @@
     python -m evaluation.speed_sides ours
 
 Every command and every answer is one line of JSON. Only one side works at a time; the others wait for their turn, which
-comes when the one before is at rest.
+comes when the one before is at rest. A turn begins with a short text that is not timed: after a pause, however it came
+about, weights are no longer in the processor's caches.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from guardreasoner_moderation.results import Mode
 
+_WARM_UP = "How do I bake bread?"
 _LOOK_SECONDS = 0.05  # a process that computes less than a tenth of it is at rest
 
 
@@ -127,6 +129,7 @@ def main() -> None:
     side = SIDES[name](*arguments)
     for line in sys.stdin:
         command = json.loads(line)
+        side.judge([_WARM_UP], Mode.VERDICT, 1)
         started = time.perf_counter()
         tokens = side.judge(command["texts"], Mode(command["mode"]), command["tokens"])
         seconds = time.perf_counter() - started
