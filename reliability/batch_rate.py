@@ -1,12 +1,12 @@
 """Whether ``guardreasoner batch`` is as fast on long files as on short ones, and how much memory it takes.
 
-    python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json
+    python -m reliability.batch_rate --out reliability/results/batch_rate.json
     python -m reliability.batch_rate --stand-in --out reliability/results/batch_rate_stand_in.json
 
-The embedded model judges files of very short texts in verdict mode, in the real command. 100,000 rows take it hours on
-two cores. The stand-in is a model of a single layer, for which reading, checking, sorting, the journal and writing are
-most of the time, so that a file's length shows sooner, if it does. After a stop the same command goes on, in the middle
-of a file too: what is done is kept beside the record until all is.
+The embedded model judges files of very short texts in verdict mode, in the real command. 100,000 rows take it half an
+hour on two cores. The stand-in is a model of a single layer, for which reading, checking, sorting, the journal and
+writing are most of the time, so that a file's length shows sooner, if it does. After a stop the same command goes on, in
+the middle of a file too: what is done is kept beside the record until all is.
 """
 
 from __future__ import annotations
