@@ -5,8 +5,8 @@
 
 The embedded model judges files of very short texts in verdict mode, in the real command. 100,000 rows take it half an
 hour on two cores. The stand-in is a model of a single layer, for which reading, checking, sorting, the journal and
-writing are most of the time, so that a file's length shows sooner, if it does. After a stop the same command goes on, in
-the middle of a file too: what is done is kept beside the record until all is.
+writing are most of the time, so that a file's length shows sooner, if it does. After a stop the same command goes on,
+in the middle of a file too: what is done is kept beside the record until all is.
 """
 
 from __future__ import annotations
