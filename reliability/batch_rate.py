@@ -1,6 +1,6 @@
 """Whether ``guardreasoner batch`` is as fast on long files as on short ones, and how much memory it takes.
 
-    python -m reliability.batch_rate --out reliability/results/batch_rate.json
+    python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json
     python -m reliability.batch_rate --stand-in --out reliability/results/batch_rate_stand_in.json
 
 The embedded model judges files of very short texts in verdict mode, in the real command. 100,000 rows take it half an
@@ -17,6 +17,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -123,6 +124,19 @@ def count_written(target: Path) -> int:
         return sum(row["id"] == place and "error" not in row["moderation"] for place, row in enumerate(rows))
 
 
+def in_turn(sizes: Sequence[int], rounds: int) -> Iterator[tuple[int, int]]:
+    """Each run's size and number: the shortest file comes before, between and after the others.
+
+    A machine that shares its processor with others may be a quarter slower half an hour later.
+    """
+    shortest, *longer = sizes
+    gaps = max(1, rounds - 1)
+    for number in range(rounds):
+        yield shortest, number
+        for size in longer[number * len(longer) // gaps : (number + 1) * len(longer) // gaps]:
+            yield size, 0
+
+
 def trials(measured: dict[int, list[Measured]]) -> list[Trial]:
     """One row for each size; its rate is the median of its runs."""
     rates = {size: statistics.median(one.per_second for one in runs) for size, runs in measured.items()}
@@ -147,7 +161,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File for the record.")],
     sizes: Annotated[list[int] | None, typer.Option("--size", help="Rows of a file; may be given again.")] = None,
     stand_in: Annotated[bool, typer.Option("--stand-in", help="Measure a model of a single layer.")] = False,
-    rounds: Annotated[int, typer.Option(help="Runs of the shortest file, of which the median counts.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Runs of the shortest file; their median counts.", min=1)] = 3,
 ) -> None:
     """Measure the rate on files of several sizes."""
     chosen = sorted(set(sizes or SIZES))
@@ -160,19 +174,17 @@ def main(
         # Elsewhere, because the peak memory of a process is at least what its parent took before.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(write_stand_in, Path(model)).result()
-    measured: dict[int, list[Measured]] = {}
-    for size in chosen:
-        measured[size] = []
-        for number in range(rounds if size == chosen[0] else 1):
-            place = folder / f"{size}-{number}"
-            done = place / "measured.json"
-            place.mkdir(exist_ok=True)
-            if done.exists():
-                measured[size].append(Measured(**json.loads(done.read_text(encoding="utf-8"))))
-                continue
-            measured[size].append(one := measure(place, size, model))
-            write_json(done, {name: getattr(one, name) for name in Measured.__slots__})
-            typer.echo(f"{one}")
+    measured: dict[int, list[Measured]] = {size: [] for size in chosen}
+    for size, number in in_turn(chosen, rounds):
+        place = folder / f"{size}-{number}"
+        done = place / "measured.json"
+        place.mkdir(exist_ok=True)
+        if done.exists():
+            measured[size].append(Measured(**json.loads(done.read_text(encoding="utf-8"))))
+            continue
+        measured[size].append(one := measure(place, size, model))
+        write_json(done, {name: getattr(one, name) for name in Measured.__slots__})
+        typer.echo(f"{one}")
     options = " --stand-in" if stand_in else ""
     options += "".join(f" --size {size}" for size in sizes or ())
     which = "A model of a single layer, which calls everything harmless," if stand_in else "The embedded model"

@@ -59,3 +59,11 @@ def test_a_longer_file_that_is_slower_or_loses_rows_counts_as_failed() -> None:
     assert short.figures["rows per second"] == 41.0
     assert short.figures["processor time for a row, milliseconds"] == 24.0
     assert long.figures["ratio to the shortest"] == 0.902
+
+
+def test_the_shortest_file_is_judged_before_between_and_after_the_others() -> None:
+    runs = [(1, 0), (2, 0), (1, 1), (3, 0), (1, 2)]
+    assert list(batch_rate.in_turn([1, 2, 3], 3)) == runs
+    assert list(batch_rate.in_turn([1, 2, 3], 1)) == [(1, 0), (2, 0), (3, 0)]
+    assert list(batch_rate.in_turn([1, 2], 3)) == [(1, 0), (1, 1), (2, 0), (1, 2)]
+    assert list(batch_rate.in_turn([1], 2)) == [(1, 0), (1, 1)]
