@@ -1,6 +1,6 @@
 """Whether ``guardreasoner batch`` is as fast on long files as on short ones, and how much memory it takes.
 
-    python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json
+    python -m reliability.batch_rate --out reliability/results/batch_rate.json
     python -m reliability.batch_rate --stand-in --out reliability/results/batch_rate_stand_in.json
 
 The embedded model judges files of very short texts in verdict mode, in the real command. 100,000 rows take it half an

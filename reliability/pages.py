@@ -55,7 +55,7 @@ TRIALS = (
     Section(
         "batch_rate",
         "Files: the rate of long jobs",
-        "python -m reliability.batch_rate --size 1000 --size 10000 --out reliability/results/batch_rate.json",
+        "python -m reliability.batch_rate --out reliability/results/batch_rate.json",
     ),
     Section(
         "batch_rate_stand_in",
