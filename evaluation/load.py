@@ -53,12 +53,14 @@ class Reply:
         seconds: until it was there.
         retry_after: what a refusal named.
         judged: there is a verdict.
+        problem: why there was no answer, as httpx names it.
     """
 
     status: int
     seconds: float
     retry_after: str | None = None
     judged: bool = False
+    problem: str | None = None
 
 
 class Client:
@@ -73,8 +75,8 @@ class Client:
         started = time.perf_counter()
         try:
             answer = await self._http.post("/v1/classify", json={"prompt": text, "mode": "verdict"})
-        except httpx.HTTPError:
-            return Reply(0, time.perf_counter() - started)
+        except httpx.HTTPError as exc:
+            return Reply(0, time.perf_counter() - started, problem=type(exc).__name__)
         seconds = time.perf_counter() - started
         judged = answer.status_code == 200 and "error" not in answer.json()
         return Reply(answer.status_code, seconds, answer.headers.get("Retry-After"), judged)
@@ -155,6 +157,7 @@ def summarise(replies: Sequence[Reply], seconds: float) -> dict[str, Any]:
     return {
         "requests": len(replies),
         "statuses": {str(status): number for status, number in sorted(statuses.items())},
+        "without_answer": dict(Counter(reply.problem for reply in replies if reply.problem is not None)),
         "failed": sum(not reply.judged and reply.status not in (429, 503) for reply in replies),
         "verdicts_per_second": round(statuses[200] / seconds, 2),
         "verdict_seconds": _quantiles([reply.seconds for reply in replies if reply.status == 200]),

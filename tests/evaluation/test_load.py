@@ -15,10 +15,11 @@ def test_a_phase_counts_statuses_and_keeps_verdicts_and_refusals_apart() -> None
         Reply(200, 3.0),
         Reply(429, 0.1, "2"),
         Reply(503, 0.3),
-        Reply(0, 9),
+        Reply(0, 9, problem="ReadError"),
     ]
     figures = summarise(replies, seconds=4)
     assert figures["statuses"] == {"0": 1, "200": 2, "429": 1, "503": 1}
+    assert figures["without_answer"] == {"ReadError": 1}
     assert figures["failed"] == 2  # no answer, and an answer without a verdict
     assert figures["verdicts_per_second"] == 0.5
     assert (figures["verdict_seconds"]["p50"], figures["verdict_seconds"]["max"]) == (2, 3)
@@ -32,7 +33,7 @@ def test_requests_come_by_the_clock_even_where_nobody_answers() -> None:
             return await asyncio.gather(*await one.send_at(texts(), 40, 0.5))
 
     replies = asyncio.run(ask())
-    assert [reply.status for reply in replies] == [0] * 20
+    assert [(reply.status, reply.problem) for reply in replies] == [(0, "ConnectError")] * 20
 
 
 def texts() -> Iterator[str]:
