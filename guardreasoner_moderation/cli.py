@@ -126,6 +126,9 @@ def serve(
     read_timeout: Annotated[
         float, typer.Option(help="Seconds that a client may take to send a request; beyond it 408.")
     ] = _SERVE.read_timeout,
+    keep_alive: Annotated[
+        int, typer.Option(help="Seconds that a connection is kept after an answer.")
+    ] = _SERVE.keep_alive,
     max_body_mb: Annotated[float, typer.Option(help="Size of a body in MiB; beyond it 413.")] = _SERVE.max_body_mb,
     max_items: Annotated[int, typer.Option(help="Items of a request; beyond it 422.")] = _SERVE.max_items,
     max_text_chars: Annotated[int, typer.Option(help="Characters of an item; beyond it 422.")] = _SERVE.max_text_chars,
@@ -158,6 +161,7 @@ def serve(
         max_streams=max_streams,
         timeout=timeout,
         read_timeout=read_timeout,
+        keep_alive=keep_alive,
         max_body_mb=max_body_mb,
         max_items=max_items,
         max_text_chars=max_text_chars,

@@ -43,6 +43,12 @@ class TimedProtocol(_Protocol):
         else:
             self._forget_head()
 
+    def on_response_complete(self) -> None:
+        """The request has its answer. What is missing of one that was refused has as long as a head."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._expect_head()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self._forget_head()

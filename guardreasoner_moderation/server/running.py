@@ -50,6 +50,7 @@ def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
         port=settings.port,
         lifespan="on",
         http=timed_protocol(settings.read_timeout),
+        timeout_keep_alive=settings.keep_alive,
         server_header=False,
         access_log=False,
         log_config=logs,

@@ -8,7 +8,7 @@ from guardreasoner_moderation.checks import encodable, finite_number, known_word
 from guardreasoner_moderation.errors import InputError, shown
 from guardreasoner_moderation.results import Mode
 
-_WHOLE = ("max_batch", "queue_size", "max_streams", "max_items", "max_text_chars")
+_WHOLE = ("max_batch", "queue_size", "max_streams", "max_items", "max_text_chars", "keep_alive")
 _POSITIVE = ("timeout", "read_timeout", "max_body_mb")
 
 
@@ -30,6 +30,8 @@ class ServerSettings:
             to what was accepted.
         read_timeout: seconds that a client may take to send the head of a request, then its body, and to read when much
             waits for it; beyond it the connection is closed.
+        keep_alive: whole seconds that a connection is kept after an answer. It should be longer than clients and load
+            balancers keep theirs (60 is usual): a request that is sent on a connection just as it is closed is lost.
         max_body_mb: size of a request's body, in MiB.
         max_items: how many items one request may hold.
         max_text_chars: how long one item may be, in characters, all of its texts together.
@@ -47,6 +49,7 @@ class ServerSettings:
     max_streams: int = 4
     timeout: float = 60.0
     read_timeout: float = 20.0
+    keep_alive: int = 75
     max_body_mb: float = 1.0
     max_items: int = 64
     max_text_chars: int = 50_000

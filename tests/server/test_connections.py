@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
+from fastapi import FastAPI
 from test_server import Served, serving, wait_until
 
-from guardreasoner_moderation.server import bodies, connections
+from guardreasoner_moderation.server import ServerSettings, bodies, connections
+from guardreasoner_moderation.server.running import server_of
 
 HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
 WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -79,6 +81,35 @@ def test_a_client_that_pauses_between_requests_is_not_cut_off_by_this_limit(serv
         client.recv(65536)
         time.sleep(1.5)
         client.sendall(WHOLE)
+        wait_until(lambda: b'"ok"' in client.recv(65536))
+
+
+def test_an_idle_connection_ends_after_its_time() -> None:
+    with serving(keep_alive=1) as served, connected(served, WHOLE) as client:
+        found, seconds = answer_of(client)
+    assert b'"ok"' in found
+    assert 0.5 < seconds < 5
+
+
+def test_connections_are_kept_longer_than_load_balancers_keep_theirs() -> None:
+    """Closed just as a request is sent on it, a connection loses the request."""
+    settings = ServerSettings()
+    assert server_of(FastAPI(), settings).config.timeout_keep_alive == settings.keep_alive > 60
+
+
+@pytest.mark.parametrize("drip", [b"", b" "])
+def test_the_rest_of_a_refused_body_is_timed_too(server: Served, drip: bytes) -> None:
+    with connected(server, HEAD.replace(b"application/json", b"text/plain") + b"\r\n{") as client:
+        found, seconds = answer_of(client, drip)
+    assert found.startswith(b"HTTP/1.1 415 ")
+    assert 0.5 < seconds < 5
+
+
+def test_a_connection_outlives_a_refusal_whose_body_comes_whole(server: Served) -> None:
+    head = HEAD.replace(b"application/json", b"text/plain") + b"\r\n"
+    with connected(server, head) as client:
+        assert client.recv(65536).startswith(b"HTTP/1.1 415 ")
+        client.sendall(b" " * 99 + WHOLE)
         wait_until(lambda: b'"ok"' in client.recv(65536))
 
 
