@@ -1,7 +1,7 @@
 """What ``auto`` mode gains and costs: verdict first, reasoning only where the score is uncertain.
 
-    python -m evaluation.auto_mode interactions.jsonl written.jsonl --split validation --limit 200 \
-        --out evaluation/results/auto_mode.json
+    python -m evaluation.auto_mode interactions.jsonl training/datasets/written.jsonl \
+        --split validation --limit 200 --out evaluation/results/auto_mode.json
 
 Every prompt is judged in verdict, think and auto mode, one after the other, each alone. Other bounds than the model's
 own are computed from the first two: a prompt takes the verdict's answer and time outside of the bounds, and think

@@ -1,7 +1,7 @@
 """What a guarded stream lets through, and what it costs: labelled responses replayed as if they were being written.
 
-    python -m evaluation.guarding interactions.jsonl written.jsonl --split validation --limit 100 \
-        --out evaluation/results/guarding.json
+    python -m evaluation.guarding interactions.jsonl training/datasets/written.jsonl \
+        --split validation --limit 100 --out evaluation/results/guarding.json
 
 A response comes in chunks of four characters, about a token, and without any wait between them. So the seconds before a
 piece comes out are what the guard adds; the first piece also waits for the judgement of the request.

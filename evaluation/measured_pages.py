@@ -196,7 +196,7 @@ def training_speed(figures: Figures) -> str:
 
 
 _SPEED = ("speed.json", "python -m evaluation.speed --out evaluation/results/speed.json --gguf guard-q8_0.gguf")
-_LABELLED = "interactions.jsonl written.jsonl --split validation"
+_LABELLED = "interactions.jsonl training/datasets/written.jsonl --split validation"
 
 SECTIONS: Mapping[str, Section] = {
     "start": Section(*_SPEED, start),
