@@ -258,8 +258,10 @@ def test_a_conversion_killed_at_any_moment_leaves_nothing_that_is_trusted(
     for step in range(0, reference["steps"], max(1, reference["steps"] // 8)):
         cache = tmp_path / f"cache {step}"
         environment = environment_of(cache, GUARDREASONER_BASE=str(tiny_gguf))
-        process = start(environment, base, adapter, tmp_path / "never.json", step)
+        process = start(environment, base, adapter, tmp_path / f"{step} killed.json", step)
         process.join(120)
+        # How many operations there are depends on the clock: what changed a moment ago is not noted as read.
+        assert (tmp_path / f"{step} killed.json").exists() == (process.exitcode != -9)
         killed += process.exitcode == -9
         process = start(environment, base, adapter, tmp_path / f"{step}.json")
         process.join(120)
@@ -267,7 +269,6 @@ def test_a_conversion_killed_at_any_moment_leaves_nothing_that_is_trusted(
         assert answer_of(tmp_path / f"{step}.json")["score"] == reference["score"]
         assert len(leftovers(cache)) == 1, "what the dead process left is still there"
     assert killed >= 5
-    assert not (tmp_path / "never.json").exists()
 
 
 @pytest.fixture
