@@ -258,10 +258,11 @@ def test_a_conversion_killed_at_any_moment_leaves_nothing_that_is_trusted(
     for step in range(0, reference["steps"], max(1, reference["steps"] // 8)):
         cache = tmp_path / f"cache {step}"
         environment = environment_of(cache, GUARDREASONER_BASE=str(tiny_gguf))
-        process = start(environment, base, adapter, tmp_path / f"{step} killed.json", step)
+        unfinished = tmp_path / f"{step} killed.json"
+        process = start(environment, base, adapter, unfinished, step)
         process.join(120)
-        # How many operations there are depends on the clock: what changed a moment ago is not noted as read.
-        assert (tmp_path / f"{step} killed.json").exists() == (process.exitcode != -9)
+        # Some runs have fewer operations, and end before this one: what changed a moment ago is not noted as read.
+        assert unfinished.exists() == (process.exitcode != -9)
         killed += process.exitcode == -9
         process = start(environment, base, adapter, tmp_path / f"{step}.json")
         process.join(120)
